@@ -1,0 +1,114 @@
+"""What the installed Horovod was built for and with, read without importing it.
+
+Loading a Horovod that was built for another PyTorch ends in an undefined
+symbol or worse, so these facts are taken from its files alone: the versions
+from the ``metadata.json`` that its build writes, the controllers from the names
+that its library links.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvdtools.errors import HvdtoolsError
+
+# framework -> (its name in Horovod's metadata.json, the library, distributions that carry it)
+FRAMEWORKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "torch": ("pytorch", "torch/mpi_lib_v2", ("torch",)),
+    "tensorflow": (
+        "tensorflow",
+        "tensorflow/mpi_lib",
+        ("tensorflow", "tensorflow-cpu", "tensorflow-gpu"),
+    ),
+}
+
+_SYMBOL_OF = {"mpi": b"MPI_Init_thread", "gloo": b"GlooController", "nccl": b"ncclAllReduce"}
+
+
+@dataclass(frozen=True)
+class InstalledHorovod:
+    """A Horovod found in this Python environment.
+
+    Attributes:
+        version: Its version, "0.28.1".
+        folder: The installed package.
+        built_for: Framework -> the version it was built for, {"torch": "2.13.0+cpu"}.
+        controllers: Who can coordinate its ranks: "mpi", "gloo" or both.
+        nccl: True if it moves GPU tensors through NCCL.
+    """
+
+    version: str
+    folder: Path
+    built_for: dict[str, str]
+    controllers: tuple[str, ...]
+    nccl: bool
+
+
+def framework_version(framework: str) -> str | None:
+    """The installed version of "torch" or "tensorflow", or None. Imports nothing."""
+    for distribution in FRAMEWORKS[framework][2]:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+@functools.cache
+def find() -> InstalledHorovod | None:
+    """The Horovod in this environment, or None where there is none."""
+    spec = importlib.util.find_spec("horovod")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent
+    metadata = folder / "metadata.json"
+    recorded = json.loads(metadata.read_text()) if metadata.exists() else {}
+    libraries = {
+        framework: library
+        for framework, (_, stem, _) in FRAMEWORKS.items()
+        for library in folder.glob(f"{stem}.*")
+    }
+    features = _features(next(iter(libraries.values()))) if libraries else frozenset()
+    return InstalledHorovod(
+        version=importlib.metadata.version("horovod"),
+        folder=folder,
+        built_for={name: recorded.get(FRAMEWORKS[name][0], "unknown") for name in libraries},
+        controllers=tuple(name for name in ("mpi", "gloo") if name in features),
+        nccl="nccl" in features,
+    )
+
+
+def _features(library: Path) -> frozenset[str]:
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return frozenset(name for name, symbol in _SYMBOL_OF.items() if text.find(symbol) >= 0)
+
+
+def require(framework: str) -> InstalledHorovod:
+    """The installed Horovod, checked to fit the installed `framework`.
+
+    Raises:
+        HvdtoolsError: Horovod is missing, lacks this framework, or was built
+            for another version of it.
+    """
+    horovod = find()
+    if horovod is None:
+        raise HvdtoolsError("Horovod is not installed here: run `hvdtools build`.")
+    built_for = horovod.built_for.get(framework)
+    if built_for is None:
+        raise HvdtoolsError(
+            f"The installed Horovod {horovod.version} was built without {framework}: run "
+            f"`hvdtools build --frameworks {','.join([*horovod.built_for, framework])}`."
+        )
+    present = framework_version(framework)
+    if present is not None and present != built_for:
+        raise HvdtoolsError(
+            f"Horovod was built for {framework} {built_for} but {framework} {present} is "
+            "installed, and the two do not fit: run `hvdtools build`."
+        )
+    return horovod
