@@ -1,0 +1,45 @@
+"""How many CPU cores this process may use: affinity and the container's quota."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
+
+
+def usable_cpus() -> frozenset[int]:
+    """The numbers of the CPUs that this process may run on."""
+    return frozenset(os.sched_getaffinity(0))
+
+
+def quota_cpus(cpu_max: Path = _CGROUP_V2) -> float | None:
+    """The container's CPU quota in cores, or None where there is none.
+
+    Source: cgroup v2's ``cpu.max``, "$MAX $PERIOD" in microseconds. Kubernetes
+    limits CPUs that way, and the affinity does not show it.
+    """
+    try:
+        allowed, period = cpu_max.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if allowed == "max" else int(allowed) / int(period)
+
+
+def fair_threads(mine: frozenset[int], neighbours: list[frozenset[int]]) -> int:
+    """Threads for this rank so that the ranks of a node do not fight over cores.
+
+    Args:
+        mine: The CPUs of this rank.
+        neighbours: The CPUs of every rank on this node, this one included.
+
+    Returns:
+        This rank's share of its own CPUs, at least 1: all of them where the
+        launcher bound each rank to its own, a part where ranks share.
+    """
+    sharing = sum(1 for cpus in neighbours if cpus & mine)
+    cores: float = len(mine)
+    quota = quota_cpus()
+    if quota is not None:
+        cores = min(cores, quota)
+    return max(1, int(cores / max(1, sharing)))

@@ -1,0 +1,170 @@
+"""Make a model and its optimizer ready for data-parallel training."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeVar
+
+import horovod.torch as hvd
+import torch
+from torch.nn import Module
+from torch.optim import Optimizer
+
+from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.backward import OutputHook
+from hvdtools.torch.collect import average
+from hvdtools.torch.reducer import Reducer
+from hvdtools.torch.replicate import replicate_module, replicate_optimizer, require_same_model
+from hvdtools.torch.session import require_started
+
+ModelT = TypeVar("ModelT", bound=Module)
+OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
+
+# A model's reducer lives as long as the model, and an optimizer is known by
+# itself, so that a second prepare() can be told from the first.
+_reducers: weakref.WeakKeyDictionary[Module, Reducer] = weakref.WeakKeyDictionary()
+_optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+_numbers = itertools.count()
+
+
+def prepare(
+    model: ModelT, optimizer: OptimizerT, *, accumulate: int = 1, bucket_mib: float = 25.0
+) -> tuple[ModelT, OptimizerT]:
+    """Broadcast rank 0's weights and average gradients over ranks from now on.
+
+    Both objects are returned as they came, unwrapped. When `backward()`
+    returns, every `.grad` is the average over ranks, or None where no rank used
+    that parameter; clipping, scaling, schedulers and closures need nothing
+    special. A rank that did not use a parameter counts as a zero, as in one
+    process on the joined batch. A closure given to `optimizer.step` returns its
+    loss averaged over ranks, so that line searches decide alike everywhere.
+
+    The average over ranks equals one process on the joined batch where each
+    rank's loss is a mean over equally many samples.
+
+    Call it on every rank, in the same order, after moving the model to its
+    device. A second optimizer of the same model is prepared by a second call.
+
+    Args:
+        model: The same architecture on every rank. Frozen parameters may be
+            thawed later, on all ranks alike.
+        optimizer: Over parameters of `model`.
+        accumulate: Backward passes for each all-reduce. Gradients add up over
+            them as in PyTorch itself and are **not divided** by it: divide the
+            loss if you want their mean. `step()` belongs after the last.
+        bucket_mib: Size, in MiB, at which a gradient bucket is sent.
+
+    Returns:
+        The same `model` and `optimizer`.
+
+    Raises:
+        HvdtoolsError: The call cannot do what it says; the sentence says why.
+    """
+    require_started("prepare()")
+    _check(model, optimizer, accumulate, bucket_mib)
+    label = f"hvdtools.{next(_numbers)}"
+    require_same_model(model, label)
+    reducer = _reducers.get(model)
+    if reducer is None:
+        replicate_module(model, 0, label)
+        reducer = Reducer(
+            list(model.named_parameters()),
+            label=label,
+            accumulate=accumulate,
+            bucket_bytes=bucket_mib * 2**20,
+        )
+        _reducers[model] = reducer
+        model.register_forward_hook(OutputHook(reducer.on_output_gradient))
+    replicate_optimizer(optimizer, label)
+    _optimizers.add(optimizer)
+    optimizer.register_step_pre_hook(_StepCheck(reducer))
+    return model, optimizer
+
+
+def _check(model: Module, optimizer: Optimizer, accumulate: int, bucket_mib: float) -> None:
+    if isinstance(model, torch.nn.parallel.DistributedDataParallel | torch.nn.DataParallel):
+        raise HvdtoolsError(
+            f"prepare() got a model wrapped in {type(model).__name__}, which would average or "
+            "split a second time: pass the plain model."
+        )
+    if not isinstance(accumulate, int) or accumulate < 1:
+        raise HvdtoolsError(f"accumulate={accumulate!r} must be a whole number of at least 1.")
+    if not bucket_mib > 0:
+        raise HvdtoolsError(f"bucket_mib={bucket_mib!r} must be above 0.")
+    if optimizer in _optimizers:
+        raise HvdtoolsError("This optimizer is prepared already: call prepare() once for it.")
+    parameters = list(model.parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise HvdtoolsError(
+            "The model has no trainable parameter, so there is nothing to average: thaw some with "
+            "requires_grad_(True) before prepare()."
+        )
+    own = {id(parameter) for parameter in parameters}
+    strangers = sum(id(p) not in own for group in optimizer.param_groups for p in group["params"])
+    if strangers:
+        raise HvdtoolsError(
+            f"The optimizer holds {strangers} parameters that are not the model's, and nobody "
+            "would average them: make the optimizer from this model's parameters (after moving "
+            "or wrapping the model)."
+        )
+    known = _reducers.get(model)
+    if known is not None and known.accumulate != accumulate:
+        raise HvdtoolsError(
+            f"The model is prepared with accumulate={known.accumulate}: give its second optimizer "
+            "the same."
+        )
+
+
+class _StepCheck:
+    """Before each `optimizer.step`: gradients are averaged, and a closure's loss too."""
+
+    def __init__(self, reducer: Reducer) -> None:
+        self._reducer = reducer
+
+    def __call__(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], self._averaging(args[1]), *args[2:]), kwargs
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": self._averaging(kwargs["closure"])}
+        self._reducer.require_reduced()
+        return None
+
+    def _averaging(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def averaged() -> Any:
+            loss = closure()
+            self._reducer.require_reduced()
+            return None if loss is None else average(loss)
+
+        return averaged
+
+
+@contextmanager
+def no_sync(model: Module | None = None) -> Iterator[None]:
+    """Let gradients add up on each rank: `backward()` inside sends nothing.
+
+    The first `backward()` after it averages all that has added up, as with
+    DistributedDataParallel. Passes inside do not count towards `accumulate`.
+
+    Args:
+        model: A prepared model; all prepared models where it is left out.
+
+    Raises:
+        HvdtoolsError: `model` was not prepared.
+    """
+    if model is not None and model not in _reducers:
+        raise HvdtoolsError("no_sync() got a model that was not prepared: call prepare() first.")
+    paused = list(_reducers.values()) if model is None else [_reducers[model]]
+    with ExitStack() as stack:
+        for reducer in paused:
+            reducer.paused += 1
+            stack.callback(_resume, reducer)
+        yield
+
+
+def _resume(reducer: Reducer) -> None:
+    reducer.paused -= 1

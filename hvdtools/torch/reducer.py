@@ -1,0 +1,345 @@
+"""Average gradients over ranks while backward runs, and hand them over when it returns.
+
+The life of a backward pass:
+
+1. A gradient reaches the model's output, or the first parameter: `_begin`
+   remembers the graph task and queues `_finish` for its end.
+2. Each parameter's hook counts its bucket down; buckets that are complete are
+   sent, strictly in index order, so that all ranks send the same sequence.
+3. At the end of the pass `_finish` sends what is left (zeros where this rank
+   had no gradient), waits for all buckets and hands the averages to `.grad`.
+
+An exception in backward skips step 3. Other ranks may be waiting for the
+buckets that were not sent: the next pass or optimizer step finds the stale
+task and `_abandon`s it, which sends the rest with the abort flag raised, so
+that every rank learns of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.backward import at_end_of_backward, current_task, is_nested
+from hvdtools.torch.buckets import Bucket, plan_buckets, reduced_dtype
+
+
+@dataclass
+class _Pass:
+    """One outermost backward pass.
+
+    Attributes:
+        task: Its graph task.
+        sends: True if its gradients go over the wire at its end.
+        missing: For each bucket how many parameters have no gradient yet.
+        seen: The parameters whose gradient has arrived, by index.
+        unused: For each bucket sent, the places without a gradient on this rank.
+        handles: Horovod's handle of each bucket sent.
+    """
+
+    task: int
+    sends: bool
+    missing: list[int]
+    seen: set[int] = field(default_factory=set)
+    unused: list[list[int]] = field(default_factory=list)
+    handles: list[int] = field(default_factory=list)
+
+
+class Reducer:
+    """The hooks on one model's parameters, and the buckets behind them.
+
+    Args:
+        named: (name, parameter) of every parameter, each once, in model order.
+        label: Names this reducer's all-reduces; the same on every rank.
+        accumulate: Backward passes for each all-reduce.
+        bucket_bytes: The size at which a bucket is closed.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, Parameter]],
+        *,
+        label: str,
+        accumulate: int,
+        bucket_bytes: float,
+    ) -> None:
+        self.accumulate = accumulate
+        self.paused = 0  # depth of no_sync()
+        self._named = list(named)
+        self._label = label
+        self._bucket_bytes = bucket_bytes
+        self._alone = hvd.size() == 1
+        self._lock = threading.RLock()  # one autograd thread per device calls the hooks
+        self._layout: tuple[bool, ...] = ()
+        self._buckets: list[Bucket] = []
+        self._place: dict[int, int] = {}  # parameter index -> bucket index
+        self._pass: _Pass | None = None
+        self._passes_done = 0
+        self._unreduced: set[int] = set()
+        # Until one whole pass was seen, nothing is sent before its end, and never
+        # once a nested pass was seen: there a parameter can get gradients twice.
+        self._overlap = False
+        self._saw_nested = False
+        self._async = os.environ.get("HOROVOD_ENABLE_ASYNC_COMPLETION", "0") not in ("", "0")
+        self._abort_probe: tuple[Tensor, torch.cuda.Event] | None = None
+        for index, (_, parameter) in enumerate(self._named):
+            _hook_even_if_frozen(parameter, _weak_hook(self, index))
+
+    # -- one backward pass -------------------------------------------------
+
+    def on_output_gradient(self) -> None:
+        """Called when a gradient reaches the model's output."""
+        with self._lock:
+            task = current_task()
+            if self._pass is None or (self._pass.task != task and not is_nested()):
+                self._begin(task)
+
+    def on_parameter_gradient(self, index: int) -> None:
+        """Called after a gradient was added to parameter `index`."""
+        with self._lock:
+            task = current_task()
+            if self._pass is None or self._pass.task != task:
+                self._enter(task, index)
+            assert self._pass is not None
+            self._refuse_unreducible(index)
+            if index in self._pass.seen:
+                self._refuse_late(index)
+                return
+            self._pass.seen.add(index)
+            if self._pass.sends and not self._alone:
+                self._pass.missing[self._place[index]] -= 1
+                if self._overlap:
+                    self._send_complete(self._pass)
+
+    def _enter(self, task: int, index: int) -> None:
+        """A gradient from another graph task than the last: a nested pass, or a new one."""
+        nested = is_nested()
+        if nested and self._pass is not None:
+            self._saw_nested = True
+            self._overlap = False
+            return
+        if nested:
+            raise HvdtoolsError(
+                f"Re-entrant checkpointing reached parameter {self._named[index][0]} before any "
+                "gradient reached the output of the prepared model: call the model that was given "
+                "to prepare(), or use checkpoint(..., use_reentrant=False)."
+            )
+        self._begin(task, first=index)
+
+    def _begin(self, task: int, first: int | None = None) -> None:
+        if self._pass is not None:
+            self._abandon()
+        self._read_abort_probe()
+        self._forget_discarded(first)
+        sends = not self.paused and self._passes_done + 1 >= self.accumulate
+        if sends and not self._alone:
+            self._lay_out()
+        missing = [len(bucket.parameters) for bucket in self._buckets]
+        self._pass = _Pass(task, sends, missing)
+        at_end_of_backward(functools.partial(self._finish, task))
+
+    def _finish(self, task: int) -> None:
+        with self._lock:
+            running = self._pass
+            if running is None or running.task != task:
+                return
+            self._pass = None
+            if not running.sends:
+                self._passes_done += 0 if self.paused else 1
+                self._unreduced |= running.seen
+                return
+            self._passes_done = 0
+            if not self._alone:
+                self._send_rest(running, abort=False)
+                self._wait(running)
+                self._check_abort()
+            self._unreduced.clear()
+            self._overlap = not self._saw_nested
+
+    def _abandon(self) -> None:
+        """End a pass that an exception cut off, so that no other rank waits for it."""
+        stale, self._pass = self._pass, None
+        assert stale is not None
+        self._unreduced |= stale.seen
+        if not stale.sends:
+            self._passes_done += 0 if self.paused else 1
+            return
+        self._passes_done = 0
+        if not self._alone:
+            self._send_rest(stale, abort=True)
+            self._wait(stale)
+
+    # -- sending and waiting -----------------------------------------------
+
+    def _send_complete(self, running: _Pass) -> None:
+        while len(running.handles) < len(self._buckets):
+            if running.missing[len(running.handles)]:
+                return
+            self._send_next(running)
+
+    def _send_rest(self, running: _Pass, *, abort: bool) -> None:
+        while len(running.handles) < len(self._buckets):
+            self._send_next(running, abort=abort)
+
+    @torch.no_grad()
+    def _send_next(self, running: _Pass, *, abort: bool = False) -> None:
+        index = len(running.handles)
+        bucket = self._buckets[index]
+        running.unused.append(bucket.fill())
+        if abort:
+            bucket.abort.fill_(1)
+        name = f"{self._label}.bucket{index}"
+        running.handles.append(hvd.allreduce_async_(bucket.flat, name=name, op=hvd.Average))
+
+    @torch.no_grad()
+    def _wait(self, running: _Pass) -> None:
+        for handle in running.handles:
+            hvd.synchronize(handle)
+        if self._async and self._buckets and self._buckets[0].flat.is_cuda:
+            # Asynchronous completion makes the device's default stream wait for
+            # the result, whichever stream the script trains on.
+            torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+        for bucket, unused in zip(self._buckets, running.unused, strict=True):
+            bucket.give_back(unused)
+
+    # -- an exception on another rank --------------------------------------
+
+    def _check_abort(self) -> None:
+        """Raise if another rank gave this pass up. Buckets go in order: the last one knows."""
+        if not self._buckets:
+            return
+        flag = self._buckets[-1].abort
+        if flag.is_cuda:
+            # Reading now would make the host wait for the device in every step.
+            copy = torch.empty(1, dtype=flag.dtype, pin_memory=True)
+            copy.copy_(flag, non_blocking=True)
+            event = torch.cuda.Event()
+            event.record()
+            self._abort_probe = (copy, event)
+        elif flag.item() > 0:
+            raise _gave_up("this")
+
+    def _read_abort_probe(self) -> None:
+        if self._abort_probe is not None:
+            (copy, event), self._abort_probe = self._abort_probe, None
+            event.synchronize()
+            if copy.item() > 0:
+                raise _gave_up("the last")
+
+    # -- what the optimizer may see ------------------------------------------
+
+    def require_reduced(self) -> None:
+        """Raise if some `.grad` is this rank's own and not the average.
+
+        Raises:
+            HvdtoolsError: The last passes ran under `no_sync()`, are fewer than
+                `accumulate`, or ended in an exception.
+        """
+        with self._lock:
+            if self._pass is not None:
+                self._abandon()
+            waiting = [i for i in self._unreduced if self._named[i][1].grad is not None]
+            if not waiting:
+                return
+            done = f"{self._passes_done} of {self.accumulate} backward passes are done"
+            raise HvdtoolsError(
+                f"step() would use gradients that are not averaged over ranks ({len(waiting)} "
+                f"parameters, {self._named[min(waiting)][0]} first; {done}): call step() after "
+                "the backward() that averages, which is the last of `accumulate` or the first "
+                "outside no_sync(), or drop them with zero_grad()."
+            )
+
+    # -- small parts -----------------------------------------------------------
+
+    def _lay_out(self) -> None:
+        """Make the buckets, again where parameters were frozen or thawed since."""
+        layout = tuple(parameter.requires_grad for _, parameter in self._named)
+        if layout == self._layout:
+            return
+        thawed = [named for named, wanted in zip(self._named, layout, strict=True) if wanted]
+        groups = plan_buckets(thawed, self._bucket_bytes)
+        self._buckets = [
+            Bucket([parameter for _, parameter in group], reduced_dtype(*group[0]))
+            for group in groups
+        ]
+        bucket_of = {id(p): b for b, bucket in enumerate(self._buckets) for p in bucket.parameters}
+        self._place = {
+            index: bucket_of[id(parameter)]
+            for index, (_, parameter) in enumerate(self._named)
+            if id(parameter) in bucket_of
+        }
+        self._layout = layout
+
+    def _forget_discarded(self, first: int | None) -> None:
+        """Start counting anew if zero_grad() dropped what earlier passes left."""
+        earlier = self._unreduced - {first}
+        if earlier and all(self._named[index][1].grad is None for index in earlier):
+            self._unreduced.clear()
+            self._passes_done = 0
+
+    def _refuse_unreducible(self, index: int) -> None:
+        name, parameter = self._named[index]
+        gradient = parameter.grad
+        if gradient is None:
+            return
+        if gradient.layout != torch.strided:
+            raise HvdtoolsError(
+                f"The gradient of {name} is sparse, and the average over ranks is dense: "
+                "make its embedding with sparse=False."
+            )
+        if gradient.requires_grad:
+            raise HvdtoolsError(
+                f"backward(create_graph=True) reached {name}, whose average over ranks has no "
+                "graph: take second derivatives with torch.autograd.grad, which runs no hooks."
+            )
+
+    def _refuse_late(self, index: int) -> None:
+        """A second gradient for one parameter in one pass, after its bucket left."""
+        assert self._pass is not None
+        if self._pass.sends and not self._alone:
+            if self._place[index] < len(self._pass.handles):
+                raise HvdtoolsError(
+                    f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
+                    "checkpointing after the first was sent: use checkpoint(..., "
+                    "use_reentrant=False)."
+                )
+
+
+def _weak_hook(reducer: Reducer, index: int) -> Callable[[Tensor], None]:
+    """A hook that does not keep the reducer, and through it the model, alive."""
+    reference = weakref.ref(reducer)
+
+    def hook(parameter: Tensor) -> None:
+        alive = reference()
+        if alive is not None:
+            alive.on_parameter_gradient(index)
+
+    return hook
+
+
+def _hook_even_if_frozen(parameter: Parameter, hook: Callable[[Tensor], None]) -> None:
+    """Hook a frozen parameter too, so that thawing it later needs nothing."""
+    frozen = not parameter.requires_grad
+    if frozen and not (parameter.is_floating_point() or parameter.is_complex()):
+        return  # integer weights (quantised layers) can never have a gradient
+    parameter.requires_grad_(True)
+    parameter.register_post_accumulate_grad_hook(hook)
+    parameter.requires_grad_(not frozen)
+
+
+def _gave_up(which: str) -> HvdtoolsError:
+    return HvdtoolsError(
+        f"Another rank gave up {which} backward pass half way, on an exception of its own, so "
+        "the gradients are incomplete on every rank: its message is in its own output; "
+        "skip this batch on all ranks, or end the job."
+    )
