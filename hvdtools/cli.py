@@ -21,7 +21,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("build")(build)
-app.command("launch", context_settings={"ignore_unknown_options": False})(launch)
+app.command("launch", context_settings={"allow_interspersed_args": False})(launch)
 app.add_typer(bench, name="bench")
 
 

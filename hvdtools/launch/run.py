@@ -1,0 +1,161 @@
+"""Starts a plan, shows what its ranks say, and tells how it ended."""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+from hvdtools.launch.failure import Failure, culprit
+from hvdtools.launch.outcome import TIMED_OUT, Outcome
+from hvdtools.launch.plan import Plan
+from hvdtools.launch.processes import end_tree
+from hvdtools.launch.starters import STARTERS
+from hvdtools.launch.transcript import OnLine, Transcript
+
+_LAST_WORDS_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Stop:
+    """Why to stop waiting: the starter ended, a signal or the clock, or a reader that failed."""
+
+    signum: int | None = None
+    exit_code: int = 0
+    error: BaseException | None = None
+
+
+def show(rank: int | None, stream: str, line: str) -> None:
+    """Print a line to the stream it came from, "[rank] line"; the starter's own words bare."""
+    print(line if rank is None else f"[{rank}] {line}", file=getattr(sys, stream), flush=True)
+
+
+def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = None) -> Outcome:
+    """Start `plan` and wait for it; no process of it is left on return.
+
+    SIGINT, SIGTERM and SIGHUP end every rank while this runs in the main thread.
+
+    Args:
+        plan: From `make_plan`.
+        on_line: Called with (rank or None for the starter's own words, "stdout" or
+            "stderr", line) for each line as it arrives, one call at a time. `show` if None.
+            An exception that it raises ends the job and is raised again here.
+        timeout_s: End the job after this many seconds; None waits for ever.
+    """
+    transcript = Transcript(STARTERS[plan.starter].tag(plan.argv), on_line or show)
+    # A SimpleQueue may be put to inside a signal handler that interrupts its own get.
+    stops: queue.SimpleQueue[_Stop] = queue.SimpleQueue()
+    with _signals_to(stops):
+        process = _start(plan)
+        try:
+            readers = _read_in_threads(process, transcript, stops)
+            stop = _wait(stops, timeout_s)
+        except BaseException:
+            end_tree(process.pid, signal.SIGTERM)
+            raise
+        if stop.signum is not None:
+            end_tree(process.pid, stop.signum)
+        exit_code = process.wait()
+        for reader in readers:  # a process that outlives its rank may hold the pipe open
+            reader.join(timeout=_LAST_WORDS_S)
+    _raise_what_a_reader_met(stop, stops)
+    if stop.signum is not None:
+        return Outcome(stop.exit_code, None, (), stopped=True)
+    return _outcome(plan, exit_code, transcript)
+
+
+def _start(plan: Plan) -> subprocess.Popen[bytes]:
+    # A session of its own, so that a Ctrl-C reaches the ranks once, by way of end_tree.
+    return subprocess.Popen(
+        plan.argv,
+        env={**os.environ, **dict(plan.env)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def _read_in_threads(
+    process: subprocess.Popen[bytes], transcript: Transcript, stops: queue.SimpleQueue[_Stop]
+) -> list[threading.Thread]:
+    def read(pipe: IO[bytes], stream: str) -> None:
+        # newline="": a carriage return ends a line too, and stays to be told from a line break.
+        with io.TextIOWrapper(
+            pipe, encoding="utf-8", errors="backslashreplace", newline=""
+        ) as text:
+            try:
+                transcript.read(text, stream)
+            except BaseException as error:
+                stops.put(_Stop(signum=signal.SIGTERM, error=error))
+
+    def wait() -> None:
+        process.wait()
+        stops.put(_Stop())
+
+    assert process.stdout is not None and process.stderr is not None
+    readers = [
+        threading.Thread(target=read, args=(process.stdout, "stdout"), daemon=True),
+        threading.Thread(target=read, args=(process.stderr, "stderr"), daemon=True),
+    ]
+    for thread in (*readers, threading.Thread(target=wait, daemon=True)):
+        thread.start()
+    return readers
+
+
+def _wait(stops: queue.SimpleQueue[_Stop], timeout_s: float | None) -> _Stop:
+    try:
+        return stops.get(timeout=timeout_s)
+    except queue.Empty:
+        return _Stop(signum=signal.SIGTERM, exit_code=TIMED_OUT)
+
+
+def _raise_what_a_reader_met(stop: _Stop, stops: queue.SimpleQueue[_Stop]) -> None:
+    # The last lines are read after the starter has ended, so an error may have come second.
+    later = [stops.get() for _ in range(stops.qsize())]
+    for error in (each.error for each in (stop, *later) if each.error is not None):
+        raise error
+
+
+@contextmanager
+def _signals_to(stops: queue.SimpleQueue[_Stop]) -> Iterator[None]:
+    """While inside, a signal that would end this process is put on `stops` instead."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread alone
+        return
+
+    def handle(signum: int, frame: object) -> None:
+        stops.put(_Stop(signum=signum, exit_code=128 + signum))
+
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup keeps its promise
+        wanted.append(signal.SIGHUP)
+    before = {signum: signal.signal(signum, handle) for signum in wanted}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _outcome(plan: Plan, exit_code: int, transcript: Transcript) -> Outcome:
+    if exit_code == 0:
+        return Outcome(0, None, ())
+    own_code = 128 - exit_code if exit_code < 0 else exit_code
+    words = transcript.words()
+    failures = STARTERS[plan.starter].failures(words, own_code)
+    if plan.ranks == 1 and not words.strip():
+        failures = (Failure(0, own_code),)  # Open MPI 5 does not report on a rank that is alone
+    if not failures:
+        return Outcome(own_code, None, transcript.last_lines(None))
+    said = {rank: transcript.last_lines(rank) for rank in range(plan.ranks)}
+    failure = culprit(failures, said)
+    return Outcome(failure.exit_code, failure.rank, said[failure.rank], failure.code_is_own)

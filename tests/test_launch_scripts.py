@@ -1,0 +1,99 @@
+"""launch/*.sh are the saved form of the plans: held equal by running them with a fake starter."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hvdtools.launch import JobSpec, look_around, make_plan
+from hvdtools.launch.machine import Machine, Mpirun
+
+SCRIPTS = Path(__file__).parents[1] / "launch"
+OURS = (
+    "HOROVOD_CONTROLLER",
+    "HOROVOD_CPU_OPERATIONS",
+    "PYTHONUNBUFFERED",
+    "OMPI_ALLOW_RUN_AS_ROOT",
+)
+HOSTILE = ("./run", 'say "hi"', "it's", "; echo foo", "$HOME", "new\nline\n", "", "*", "-n", "é")
+
+
+def asked_for(folder: Path, script: str, version: str, *words: str) -> tuple[list[str], list[str]]:
+    """The words and the variables that the script's starter is called with."""
+    fake = folder / script.removesuffix(".sh")
+    fake.write_text(
+        "#!/bin/bash\n"
+        f'if [[ $* == --version ]]; then echo "mpirun (Open MPI) {version}"; exit; fi\n'
+        "printf '%s\\0' \"$@\"; printf '\\0\\0'; env -0\n"
+    )
+    fake.chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run(
+        [SCRIPTS / script, *words],
+        env={**clean, "PATH": f"{folder}:{clean['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    argv, _, env = done.stdout.partition("\0\0\0")
+    return argv.split("\0"), [pair for pair in env.split("\0") if pair.startswith(OURS)]
+
+
+def machine_with(version: tuple[int, ...]) -> Machine:
+    here = look_around()
+    mpirun = Mpirun("mpirun", "Open MPI", version)
+    return Machine(
+        here.slots, here.is_root, "python", mpirun, "horovodrun", "0.28.1", ("mpi", "gloo")
+    )
+
+
+@pytest.mark.parametrize("starter", ["mpirun", "horovodrun"])
+@pytest.mark.parametrize("version", [(5, 0, 11), (4, 1, 8)])
+@pytest.mark.parametrize("extra_ranks", [0, 3])
+def test_script_equals_plan(
+    tmp_path: Path, starter: str, version: tuple[int, ...], extra_ranks: int
+) -> None:
+    machine = machine_with(version)
+    ranks = machine.slots + extra_ranks
+    plan = make_plan(JobSpec(HOSTILE, ranks, starter, oversubscribe=bool(extra_ranks)), machine)
+    crowd = ["--oversubscribe"] if extra_ranks else []
+    argv, env = asked_for(
+        tmp_path,
+        f"{starter}.sh",
+        ".".join(map(str, version)),
+        *("-n", str(ranks)),
+        *crowd,
+        "--",
+        *HOSTILE,
+    )
+    assert argv == list(plan.argv[1:])
+    assert sorted(env) == sorted(f"{name}={value}" for name, value in plan.env)
+
+
+@pytest.mark.parametrize("script", ["mpirun.sh", "horovodrun.sh"])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "how many ranks"),
+        (["-n"], "how many ranks"),
+        (["-n", "0", "true"], "how many ranks"),
+        (["-n", "x", "true"], "how many ranks"),
+        (["-n", "1"], "no program"),
+        (["-n", "100000", "true"], "more than the"),
+        (["--what", "true"], "unknown option --what"),
+    ],
+)
+def test_script_refuses_in_one_line(script: str, words: list[str], says: str) -> None:
+    done = subprocess.run([SCRIPTS / script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_scripts_ship_inside_the_package() -> None:
+    import hvdtools.launch
+
+    link = Path(hvdtools.launch.__file__).parent / "scripts"
+    assert {path.name for path in link.iterdir()} >= {"mpirun.sh", "horovodrun.sh"}
+    assert all(os.access(path, os.X_OK) for path in link.glob("*.sh"))
