@@ -1,0 +1,1 @@
+"""The scaling benchmark: suite -> cases -> runs -> results -> report."""
