@@ -51,20 +51,26 @@ class Promise:
 ALONE = Promise("nobody", 0, 1, 0, 1, serves_mpi=False)
 
 
-def _integers(environ: Mapping[str, str], starter: str, names: tuple[str, ...]) -> list[int]:
-    try:
-        return [int(environ[name]) for name in names]
-    except KeyError as error:
+_FIELDS = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
+
+
+def _promise(environ: Mapping[str, str], starter: str, prefix: str, *, serves_mpi: bool) -> Promise:
+    names = [prefix + field for field in _FIELDS]
+    missing = [name for name in names if name not in environ]
+    if missing:
         raise HvdtoolsError(
-            f"{starter} set {names[0]} but not {error.args[0]}: start the job with "
+            f"{starter} set {names[0]} but not {', '.join(missing)}: start the job with "
             "`hvdtools launch`, which sets all of them."
-        ) from None
+        )
+    try:
+        rank, size, local_rank, local_size = (int(environ[name]) for name in names)
     except ValueError:
         shown = ", ".join(f"{name}={environ[name]!r}" for name in names)
         raise HvdtoolsError(
             f"{starter}'s rank variables are not whole numbers ({shown}): unset them or "
             "start the job with `hvdtools launch`."
         ) from None
+    return Promise(starter, rank, size, local_rank, local_size, serves_mpi)
 
 
 def promised(environ: Mapping[str, str]) -> Promise:
@@ -81,14 +87,9 @@ def promised(environ: Mapping[str, str]) -> Promise:
             there are ranks.
     """
     if "HOROVOD_RANK" in environ:
-        names = ("HOROVOD_RANK", "HOROVOD_SIZE", "HOROVOD_LOCAL_RANK", "HOROVOD_LOCAL_SIZE")
-        return Promise("horovodrun", *_integers(environ, "horovodrun", names), serves_mpi=False)
+        return _promise(environ, "horovodrun", "HOROVOD_", serves_mpi=False)
     if "OMPI_COMM_WORLD_RANK" in environ:
-        names = tuple(
-            f"OMPI_COMM_WORLD_{field}" for field in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
-        )
-        numbers = _integers(environ, "Open MPI's mpirun", names)
-        return Promise("Open MPI's mpirun", *numbers, serves_mpi=True)
+        return _promise(environ, "Open MPI's mpirun", "OMPI_COMM_WORLD_", serves_mpi=True)
     _refuse_starters_without_a_meeting_point(environ)
     return ALONE
 

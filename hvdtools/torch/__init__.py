@@ -1,12 +1,12 @@
 """PyTorch models trained by Horovod.
 
-    import hvdtools.torch as hvt
+import hvdtools.torch as hvt
 
-    topology = hvt.init()
-    model, optimizer = hvt.prepare(model, optimizer)
-    loader = hvt.shard(loader)
-    # the training loop stays as it was
-    loss = hvt.average(loss.item(), count=len(batch))
+topology = hvt.init()
+model, optimizer = hvt.prepare(model, optimizer)
+loader = hvt.shard(loader)
+# the training loop stays as it was
+loss = hvt.average(loss.item(), count=len(batch))
 """
 
 from hvdtools import installed

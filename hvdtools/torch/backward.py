@@ -38,7 +38,7 @@ def at_end_of_backward(action: Callable[[], None]) -> None:
     The engine then already made the caller's streams wait for every gradient.
     An exception in that pass skips the action.
     """
-    torch.autograd.Variable._execution_engine.queue_callback(action)  # type: ignore[no-untyped-call]
+    torch.autograd.Variable._execution_engine.queue_callback(action)
 
 
 class OutputHook:

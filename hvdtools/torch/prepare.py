@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
-import horovod.torch as hvd
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from torch.nn import Parameter
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.backward import at_end_of_backward, current_task, is_nested
 from hvdtools.torch.buckets import Bucket, plan_buckets, reduced_dtype
+
+_POLL_S = 50e-6
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Reducer:
         # once a nested pass was seen: there a parameter can get gradients twice.
         self._overlap = False
         self._saw_nested = False
+        self._on_gpu = any(parameter.is_cuda for _, parameter in self._named)
         self._async = os.environ.get("HOROVOD_ENABLE_ASYNC_COMPLETION", "0") not in ("", "0")
         self._abort_probe: tuple[Tensor, torch.cuda.Event] | None = None
         for index, (_, parameter) in enumerate(self._named):
@@ -204,8 +208,10 @@ class Reducer:
     @torch.no_grad()
     def _wait(self, running: _Pass) -> None:
         for handle in running.handles:
+            if not self._on_gpu:
+                _sleep_until_done(handle)
             hvd.synchronize(handle)
-        if self._async and self._buckets and self._buckets[0].flat.is_cuda:
+        if self._async and self._on_gpu:
             # Asynchronous completion makes the device's default stream wait for
             # the result, whichever stream the script trains on.
             torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
@@ -305,14 +311,20 @@ class Reducer:
 
     def _refuse_late(self, index: int) -> None:
         """A second gradient for one parameter in one pass, after its bucket left."""
-        assert self._pass is not None
-        if self._pass.sends and not self._alone:
-            if self._place[index] < len(self._pass.handles):
-                raise HvdtoolsError(
-                    f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
-                    "checkpointing after the first was sent: use checkpoint(..., "
-                    "use_reentrant=False)."
-                )
+        running = self._pass
+        assert running is not None
+        sent = running.sends and not self._alone and self._place[index] < len(running.handles)
+        if sent:
+            raise HvdtoolsError(
+                f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
+                "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."
+            )
+
+
+def _sleep_until_done(handle: int) -> None:
+    """Horovod's own wait spins, on a core that its thread needs to add up the gradients."""
+    while not hvd.poll(handle):
+        time.sleep(_POLL_S)
 
 
 def _weak_hook(reducer: Reducer, index: int) -> Callable[[Tensor], None]:

@@ -66,8 +66,7 @@ def require_same_model(model: Module, label: str) -> None:
         HvdtoolsError: Names the first rank that differs from rank 0, and where.
     """
     mine = [
-        (name, tuple(tensor.shape), str(tensor.dtype))
-        for name, tensor in _named_tensors(model)
+        (name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in _named_tensors(model)
     ]
     digest = hashlib.sha256(repr(mine).encode()).hexdigest()
     digests = hvd.allgather_object(digest, name=f"{label}.digest")
@@ -75,8 +74,9 @@ def require_same_model(model: Module, label: str) -> None:
         return
     other = next(rank for rank, value in enumerate(digests) if value != digests[0])
     theirs = hvd.allgather_object(mine, name=f"{label}.layout")
+    pairs = zip(theirs[0], theirs[other], strict=False)
     difference = next(
-        (f"{a} on rank 0, {b} on rank {other}" for a, b in zip(theirs[0], theirs[other]) if a != b),
+        (f"{ours} on rank 0, {its} on rank {other}" for ours, its in pairs if ours != its),
         f"{len(theirs[0])} tensors on rank 0, {len(theirs[other])} on rank {other}",
     )
     raise HvdtoolsError(

@@ -17,9 +17,9 @@ from torch.utils.data import (
 )
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.topology import Topology
 from hvdtools.torch.collect import broadcast
 from hvdtools.torch.session import require_started
-from hvdtools.topology import Topology
 
 
 class ShardSampler(Sampler[int]):

@@ -1,0 +1,70 @@
+"""Real jobs for the tests: ranks over Gloo on this machine's cores."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hvdtools.launch import JobSpec, look_around, make_plan, run
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job of several ranks ended.
+
+    Attributes:
+        exit_code: 0, or that of the first rank that failed.
+        lines: (rank, or None for the starter; line) of both streams, as they came.
+    """
+
+    exit_code: int
+    lines: tuple[tuple[int | None, str], ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(f"[{'' if rank is None else rank}] {line}" for rank, line in self.lines)
+
+    def of(self, rank: int) -> list[str]:
+        return [line for whose, line in self.lines if whose == rank]
+
+
+StartJob = Callable[..., Job]
+
+
+def start_job(ranks: int, program: str, *arguments: object, timeout_s: float = 300) -> Job:
+    """Run `tests/<program>` in `ranks` ranks over Gloo and wait for its end."""
+    lines: list[tuple[int | None, str]] = []
+    spec = JobSpec(
+        command=(sys.executable, str(HERE / program), *map(str, arguments)),
+        ranks=ranks,
+        starter="horovodrun",
+        # One thread a rank: these machines have fewer cores than the tests have ranks.
+        env=(("OMP_NUM_THREADS", "1"),),
+        oversubscribe=True,
+    )
+    outcome = run(
+        make_plan(spec, look_around()),
+        on_line=lambda rank, stream, line: lines.append((rank, line)),
+        timeout_s=timeout_s,
+    )
+    return Job(outcome.exit_code, tuple(lines))
+
+
+@pytest.fixture(scope="session", name="start_job")
+def _start_job() -> StartJob:
+    return start_job
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests set for themselves ends with each; the caller's job variables stay out."""
+    for name in list(os.environ):
+        if name.startswith(("HOROVOD_", "OMPI_COMM_", "SLURM_", "PMI_", "PMIX_")):
+            monkeypatch.delenv(name)

@@ -1,0 +1,204 @@
+"""Run in every rank: checks that need more than one. Prints {check: "ok" or its traceback}."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import hvdtools.torch as hvt
+from hvdtools.errors import HvdtoolsError
+
+TOPOLOGY = hvt.init()
+RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
+
+
+def refused(sentence: str, action: Callable[[], object]) -> None:
+    try:
+        action()
+    except HvdtoolsError as error:
+        assert sentence in str(error), str(error)
+    else:
+        raise AssertionError(f"nothing was refused; expected: {sentence}")
+
+
+def equal_everywhere(tensor: torch.Tensor) -> bool:
+    of_rank_0 = hvt.broadcast(tensor.clone())
+    return hvt.average(float(torch.equal(of_rank_0, tensor))) == 1.0
+
+
+def check_topology() -> None:
+    assert (TOPOLOGY.node, TOPOLOGY.nodes) == (0, 1)
+    assert (TOPOLOGY.local_rank, TOPOLOGY.local_size) == (RANK, SIZE)
+    refused(f"the job has {SIZE} ranks", lambda: hvt.init(expect_size=SIZE + 1))
+
+
+def check_rank_0s_model_and_optimizer_win() -> None:
+    torch.manual_seed(RANK)
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to(torch.bfloat16)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1 * (RANK + 1))
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    if RANK == 0:  # a checkpoint that only rank 0 read
+        model(torch.randn(4, 3).bfloat16()).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    groups = optimizer.param_groups
+    hvt.prepare(model, optimizer)
+    assert optimizer.param_groups is groups
+    assert groups[0]["lr"] == 0.1
+    for tensor in model.state_dict().values():
+        assert equal_everywhere(tensor)
+    for parameter in model.parameters():
+        state = optimizer.state[parameter]
+        assert state["exp_avg"].dtype == torch.bfloat16
+        assert state["step"] == 1
+        assert all(equal_everywhere(value) for value in state.values())
+    model(torch.randn(4, 3).bfloat16()).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    assert groups[0]["lr"] == 0.05
+
+
+def check_different_models_are_refused() -> None:
+    model = nn.Linear(3, 2 + RANK)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    refused("built different models (('weight', (2, 3)", lambda: hvt.prepare(model, optimizer))
+
+
+def check_average() -> None:
+    counts = [1, 3, 5][:SIZE]
+    expected = sum(rank * count for rank, count in enumerate(counts)) / sum(counts)
+    value = {"a": float(RANK), "b": torch.full((2, 3), RANK)}
+    mean = hvt.average(value, count=counts[RANK])
+    assert abs(mean["a"] - expected) < 1e-15
+    assert mean["b"].shape == (2, 3)
+    assert torch.allclose(mean["b"], torch.full((2, 3), expected, dtype=torch.float64))
+    empty = hvt.average(float("nan") if RANK else 2.0, count=0 if RANK else 7)
+    assert empty == 2.0
+    refused("different names or shapes", lambda: hvt.average({f"x{RANK}": 1.0}))
+    refused("different names or shapes", lambda: hvt.average(torch.ones(RANK + 1)))
+    assert hvt.average(1.0) == 1.0  # the job goes on
+
+
+def check_broadcast() -> None:
+    tensor = torch.full((2, 2), float(RANK)).t()
+    assert hvt.broadcast(tensor, root=SIZE - 1) is tensor
+    assert (tensor == SIZE - 1).all()
+    assert hvt.broadcast({"epoch": RANK}) == {"epoch": 0}
+    flags = torch.tensor([RANK == 0, False])
+    assert hvt.broadcast(flags).tolist() == [True, False]
+    torch.manual_seed(RANK)
+    layer = hvt.broadcast(nn.Linear(2, 2))
+    assert equal_everywhere(layer.weight.detach())
+
+
+def check_shard_splits_every_epoch() -> None:
+    torch.manual_seed(RANK)
+    data = TensorDataset(torch.arange(11 * SIZE + 1))
+    loader = hvt.shard(DataLoader(data, batch_size=4, shuffle=True))
+    orders = []
+    for _ in range(2):
+        batches = [rows for (rows,) in loader]
+        assert [len(rows) for rows in batches] == [4, 4, 3]
+        mine = torch.zeros(len(data), dtype=torch.float64)
+        mine[torch.cat(batches)] = 1
+        everyone = hvt.average(mine) * SIZE
+        assert everyone.max() == 1  # no sample twice
+        assert round(everyone.sum().item()) == 11 * SIZE
+        orders.append(torch.cat(batches).tolist())
+    assert orders[0] != orders[1]
+    small = DataLoader(TensorDataset(torch.arange(SIZE - 1)))
+    refused(f"{SIZE - 1} samples for {SIZE} ranks", lambda: hvt.shard(small))
+
+
+class _Trip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, hidden: torch.Tensor) -> torch.Tensor:
+        return hidden.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("tripped")
+
+
+def check_an_exception_on_one_rank_is_known_to_all() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    hvt.prepare(model, optimizer, bucket_mib=1e-5)
+    outcomes = []
+    for step in range(4):
+        inputs = torch.full((2, 3), float(RANK + step + 1), dtype=torch.float64)
+        hidden = model[0](inputs)
+        if step == 2 and RANK == SIZE - 1:
+            hidden = _Trip.apply(hidden)
+        optimizer.zero_grad()
+        try:
+            model[1](hidden).square().mean().backward()
+        except RuntimeError:
+            outcomes.append("own")
+            continue
+        except HvdtoolsError as error:
+            assert "Another rank gave up this backward pass" in str(error)
+            outcomes.append("told")
+            continue
+        optimizer.step()
+        outcomes.append("fine")
+    assert outcomes == ["fine", "fine", "own" if RANK == SIZE - 1 else "told", "fine"]
+    assert all(equal_everywhere(parameter.detach()) for parameter in model.parameters())
+
+
+def check_a_parameter_used_on_one_rank_only() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1), "c": nn.Linear(2, 1)})
+    hvt.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    key = "a" if RANK == 0 else "b"
+    model[key](torch.ones(1, 2)).sum().backward()
+    assert torch.allclose(model["a"].weight.grad, torch.full((1, 2), 1 / SIZE))
+    assert torch.allclose(model["b"].weight.grad, torch.full((1, 2), (SIZE - 1) / SIZE))
+    assert model["c"].weight.grad is None
+
+
+def check_gradients_are_sent_while_backward_runs() -> None:
+    """From the second pass on, buckets leave before the first layer's gradient is there."""
+    import horovod.torch as hvd
+
+    model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(6)])
+    hvt.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), bucket_mib=1e-4)
+    sent: list[bool] = []
+    original = hvd.allreduce_async_
+
+    def watched(*args: object, **options: object) -> int:
+        sent.append(model[0].weight.grad is None)
+        handle: int = original(*args, **options)
+        return handle
+
+    hvd.allreduce_async_ = watched
+    try:
+        for _ in range(2):
+            sent.clear()
+            model.zero_grad()
+            model(torch.ones(1, 8)).sum().backward()
+    finally:
+        hvd.allreduce_async_ = original
+    assert len(sent) >= 6
+    assert sum(sent) >= len(sent) - 2
+
+
+def main() -> None:
+    results = {}
+    for name, check in list(globals().items()):
+        if name.startswith("check_"):
+            try:
+                check()
+                results[name] = "ok"
+            except Exception:
+                results[name] = traceback.format_exc()
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

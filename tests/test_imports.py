@@ -1,0 +1,83 @@
+"""The house's walls, read from the import statements."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hvdtools
+
+HOUSE = Path(hvdtools.__file__).parent
+FRAMEWORKS = {"torch", "tensorflow", "keras"}
+# room -> the rooms and modules of the house that it may import
+MAY_IMPORT = {
+    "errors": set(),
+    "topology": {"errors"},
+    "cpus": set(),
+    "installed": {"errors"},
+    "torch": {"errors", "topology", "cpus", "installed"},
+    "launch": {"errors", "topology", "cpus", "installed"},
+    "engine": {"errors", "installed", "cpus"},
+    "bench": {"errors", "topology", "cpus", "installed", "launch"},
+}
+
+
+def imports_of(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def files_of(room: str) -> list[Path]:
+    folder = HOUSE / room
+    if folder.is_dir():
+        return [f for f in folder.rglob("*.py") if "programs" not in f.relative_to(HOUSE).parts]
+    return [HOUSE / f"{room}.py"]
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_point_one_way(room: str) -> None:
+    for file in files_of(room):
+        for name in imports_of(file):
+            parts = name.split(".")
+            if parts[0] == "hvdtools" and len(parts) > 1 and parts[1] != "__version__":
+                assert parts[1] in MAY_IMPORT[room] | {room}, f"{file.name} imports {name}"
+
+
+@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if room != "torch"])
+def test_only_an_adapter_imports_its_framework(room: str) -> None:
+    for file in files_of(room):
+        if file.name == "rank_check.py":
+            continue  # the engine's proof runs in ranks of its own, never in the command
+        frameworks = {name.split(".")[0] for name in imports_of(file)} & (FRAMEWORKS | {"horovod"})
+        assert not frameworks, f"{file} imports {frameworks}"
+
+
+def test_the_command_imports_no_framework() -> None:
+    code = (
+        "import sys, hvdtools.cli; "
+        "print([m for m in ('torch', 'tensorflow', 'horovod', 'matplotlib') if m in sys.modules])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "[]"
+
+
+def test_the_torch_adapter_imports_no_other_framework() -> None:
+    code = (
+        "import sys, hvdtools.torch; "
+        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == "[]"
