@@ -86,9 +86,11 @@ def batches(
     )
 
 
-def split(data: Batch, device: torch.device) -> tuple[Images, Images]:
+def split(
+    data: Batch, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Images, Images]:
     """The training and the test images, on the device."""
-    images, labels = (part.to(device) for part in data)
+    images, labels = data[0].to(device, dtype), data[1].to(device)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(SPLIT_SEED))
     train, test = order[:TRAIN_IMAGES].to(device), order[TRAIN_IMAGES:].to(device)
     return Images(images[train], labels[train]), Images(images[test], labels[test])

@@ -146,6 +146,7 @@ def this_device() -> torch.device:
 
 
 ENGINES: dict[str, type[Engine]] = {"horovod": Horovod, "ddp": Ddp, "none": Alone}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 def synchronize(device: torch.device) -> None:
@@ -213,8 +214,9 @@ def replicas_equal(engine: Engine, model: nn.Module) -> bool | None:
 def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
     """Train as the options say; the measurement, equal on every rank but for the accuracy."""
     torch.manual_seed(options.seed)
-    training, test = split(DATA[options.data](), engine.device)
-    model = MODELS[options.model]().to(engine.device)
+    dtype = DTYPES[options.dtype]
+    training, test = split(DATA[options.data](), engine.device, dtype)
+    model = MODELS[options.model]().to(engine.device, dtype)
     lr = options.lr * engine.size
     if engine.rank == 0:
         print(f"{engine.name} over {engine.moved_by}, {engine.size} rank(s): lr {lr:g}", flush=True)
@@ -224,6 +226,8 @@ def measure(engine: Engine, options: argparse.Namespace) -> dict[str, Any]:
     # The slowest rank's time, before any rate is made of it: a job is as fast as that one.
     times_s = torch.tensor(mine_s, dtype=torch.float64, device=engine.device)
     slowest_s = engine.gather(times_s).max(0).values.tolist()
+    if engine.rank == 0 and options.weights:
+        torch.save([weight.detach().cpu() for weight in model.parameters()], options.weights)
     return {
         "engine": engine.name,
         "moved_by": engine.moved_by,
@@ -249,6 +253,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=45, help="images a rank and a step")
     parser.add_argument("--lr", type=float, default=0.03, help="of one rank; times the ranks")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dtype", choices=sorted(DTYPES), default="float32")
+    parser.add_argument("--weights", type=Path, help="rank 0 saves the trained weights there")
     parser.add_argument("--result", type=Path, help="rank 0 appends one JSON line to this file")
     options = parser.parse_args(arguments)
     if not 0 <= options.warmup_epochs < options.epochs:

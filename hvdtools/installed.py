@@ -13,20 +13,18 @@ import importlib.metadata
 import importlib.util
 import json
 import mmap
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.errors import HvdtoolsError
 
-# framework -> (its name in Horovod's metadata.json, the library, distributions that carry it)
-FRAMEWORKS: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "torch": ("pytorch", "torch/mpi_lib_v2", ("torch",)),
-    "tensorflow": (
-        "tensorflow",
-        "tensorflow/mpi_lib",
-        ("tensorflow", "tensorflow-cpu", "tensorflow-gpu"),
-    ),
+# framework -> (its name in Horovod's metadata.json, Horovod's library for it)
+FRAMEWORKS: dict[str, tuple[str, str]] = {
+    "torch": ("pytorch", "torch/mpi_lib_v2"),
+    "tensorflow": ("tensorflow", "tensorflow/mpi_lib"),
 }
+_TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")
 
 _SYMBOL_OF = {"mpi": b"MPI_Init_thread", "gloo": b"GlooController", "nccl": b"ncclAllReduce"}
 
@@ -51,13 +49,26 @@ class InstalledHorovod:
 
 
 def framework_version(framework: str) -> str | None:
-    """The installed version of "torch" or "tensorflow", or None. Imports nothing."""
-    for distribution in FRAMEWORKS[framework][2]:
+    """What the installed "torch" or "tensorflow" reports as its version; None if there is none.
+
+    Imports nothing. PyTorch's own text says more than its package metadata
+    ("2.11.0+cu130" for "2.11.0"), and it is what Horovod's build records.
+    """
+    if framework == "torch":
+        spec = importlib.util.find_spec("torch")
+        text = _text(Path(spec.origin).parent / "version.py") if spec and spec.origin else ""
+        found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
+        return found[1] if found else None
+    for distribution in _TENSORFLOW_DISTRIBUTIONS:
         try:
             return importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
 
 
 @functools.cache
@@ -71,7 +82,7 @@ def find() -> InstalledHorovod | None:
     recorded = json.loads(metadata.read_text()) if metadata.exists() else {}
     libraries = {
         framework: library
-        for framework, (_, stem, _) in FRAMEWORKS.items()
+        for framework, (_, stem) in FRAMEWORKS.items()
         for library in folder.glob(f"{stem}.*")
     }
     features = _features(next(iter(libraries.values()))) if libraries else frozenset()

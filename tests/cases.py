@@ -337,7 +337,7 @@ def scaled_gradients(world: World, name: str, dtype: torch.dtype) -> nn.Module:
     """GradScaler: unscale, clip, step, update."""
     model, optimizer = build(name, dtype)
     world.prepare(model, optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler = torch.amp.GradScaler(torch.get_default_device().type, init_scale=1024.0)
     for step in range(STEPS):
         optimizer.zero_grad()
         scaler.scale(world.loss(step, dtype, mse(model))).backward()
@@ -354,7 +354,7 @@ def autocast(world: World, name: str, dtype: torch.dtype) -> nn.Module:
     world.prepare(model, optimizer)
 
     def loss(x: Tensor, y: Tensor, rank: int) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(torch.get_default_device().type, torch.bfloat16):
             return F.mse_loss(model(x).float(), y)
 
     for step in range(STEPS):

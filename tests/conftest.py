@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -38,7 +39,13 @@ class Job:
 StartJob = Callable[..., Job]
 
 
-def start_job(ranks: int, program: str, *arguments: object, timeout_s: float = 300) -> Job:
+def start_job(
+    ranks: int,
+    program: str,
+    *arguments: object,
+    env: Mapping[str, str] = MappingProxyType({}),
+    timeout_s: float = 300,
+) -> Job:
     """Run `tests/<program>` in `ranks` ranks over Gloo and wait for its end."""
     lines: list[tuple[int | None, str]] = []
     spec = JobSpec(
@@ -46,7 +53,7 @@ def start_job(ranks: int, program: str, *arguments: object, timeout_s: float = 3
         ranks=ranks,
         starter="horovodrun",
         # One thread a rank: these machines have fewer cores than the tests have ranks.
-        env=(("OMP_NUM_THREADS", "1"),),
+        env=(("OMP_NUM_THREADS", "1"), *env.items()),
         oversubscribe=True,
     )
     outcome = run(

@@ -1,7 +1,11 @@
-"""Run in every rank: train all cases and save the weights. Usage: ... FOLDER"""
+"""Run in every rank: train all cases and save the weights. Usage: ... FOLDER cpu|cuda [side]
+
+With "side" the script trains on a stream of its own, as a careful user may.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import traceback
 from pathlib import Path
@@ -11,19 +15,20 @@ from cases import all_cases
 from worlds import Ranks
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, device: str, side_stream: bool) -> None:
+    torch.set_default_device(device)
     world = Ranks()
-    torch.set_num_threads(1)
     trained: dict[str, object] = {}
-    for name, (case, optimizer, dtype) in all_cases().items():
-        try:
-            model = case(world, optimizer, dtype)
-            trained[name] = [parameter.detach() for parameter in model.parameters()]
-        except Exception:
-            trained[name] = traceback.format_exc()
-
+    stream = torch.cuda.stream(torch.cuda.Stream()) if side_stream else contextlib.nullcontext()
+    with stream:
+        for name, (case, optimizer, dtype) in all_cases().items():
+            try:
+                model = case(world, optimizer, dtype)
+                trained[name] = [parameter.detach().cpu() for parameter in model.parameters()]
+            except Exception:
+                trained[name] = traceback.format_exc()
     torch.save(trained, folder / f"rank{world.topology.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2], "side" in sys.argv[3:])

@@ -21,11 +21,14 @@ LossOfPart = Callable[[Tensor, Tensor, int], Tensor]
 
 
 def part(step: int, rank: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Rank `rank`'s inputs (BATCH, WIDTH) and targets (BATCH, 1) of a step."""
-    generator = torch.Generator().manual_seed(1000 * step + rank)
-    inputs = torch.randn(BATCH, WIDTH, generator=generator, dtype=torch.float64)
-    targets = torch.randn(BATCH, 1, generator=generator, dtype=torch.float64)
-    return inputs.to(dtype), targets.to(dtype)
+    """Rank `rank`'s inputs (BATCH, WIDTH) and targets (BATCH, 1), on the default device."""
+    generator = torch.Generator("cpu").manual_seed(1000 * step + rank)
+    inputs, targets = (
+        torch.randn(BATCH, columns, generator=generator, dtype=torch.float64, device="cpu")
+        for columns in (WIDTH, 1)
+    )
+    device = torch.get_default_device()
+    return inputs.to(device, dtype), targets.to(device, dtype)
 
 
 class Joined:

@@ -55,7 +55,7 @@ def _numbers(name: str, item: Any) -> Tensor:
     if isinstance(item, Tensor) and not item.is_complex():
         return item.detach().to("cpu", torch.float64).reshape(-1)
     if isinstance(item, int | float):
-        return torch.tensor([float(item)], dtype=torch.float64)
+        return torch.tensor([float(item)], dtype=torch.float64, device="cpu")
     raise HvdtoolsError(
         f"average() cannot average {name!r}, a {type(item).__name__}: give tensors, numbers, or "
         "a dict of them."
@@ -67,7 +67,7 @@ def _mean_over_ranks(parts: dict[str, Tensor], count: float) -> dict[str, Tensor
     # Every rank adds the same number h and its square: with h equal everywhere
     # N * sum(h^2) = (sum h)^2, and otherwise it is larger. All exact in float64.
     check = float(zlib.crc32(layout.encode()) % 2**20)
-    header = torch.tensor([check, check * check, count], dtype=torch.float64)
+    header = torch.tensor([check, check * check, count], dtype=torch.float64, device="cpu")
     body = [part * count if count else torch.zeros_like(part) for part in parts.values()]
     try:
         total = hvd.allreduce(torch.cat([header, *body]), op=hvd.Sum, name="hvdtools.average")

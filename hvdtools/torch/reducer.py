@@ -227,7 +227,7 @@ class Reducer:
         flag = self._buckets[-1].abort
         if flag.is_cuda:
             # Reading now would make the host wait for the device in every step.
-            copy = torch.empty(1, dtype=flag.dtype, pin_memory=True)
+            copy = torch.empty(1, dtype=flag.dtype, device="cpu", pin_memory=True)
             copy.copy_(flag, non_blocking=True)
             event = torch.cuda.Event()
             event.record()

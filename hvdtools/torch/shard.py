@@ -50,10 +50,10 @@ class ShardSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         self._epoch += 1
-        order = torch.arange(self._samples)
+        order = torch.arange(self._samples, device="cpu")
         if self._shuffle:
-            generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-            order = torch.randperm(self._samples, generator=generator)
+            generator = torch.Generator("cpu").manual_seed(self._seed * 1_000_003 + self._epoch)
+            order = torch.randperm(self._samples, generator=generator, device="cpu")
         even = len(self) * self._topology.size
         return iter(order[self._topology.rank : even : self._topology.size].tolist())
 
@@ -106,7 +106,7 @@ def shard(loader: DataLoader[Any], *, seed: int | None = None) -> DataLoader[Any
         timeout=loader.timeout,
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
-        generator=torch.Generator().manual_seed(seed + topology.rank),
+        generator=torch.Generator("cpu").manual_seed(seed + topology.rank),
         prefetch_factor=loader.prefetch_factor,
         persistent_workers=loader.persistent_workers,
         pin_memory_device=loader.pin_memory_device,

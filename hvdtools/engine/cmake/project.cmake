@@ -1,0 +1,7 @@
+# Run at the end of each project() call; only Horovod's own is meant (not gloo's, not a check's).
+if(PROJECT_NAME STREQUAL "horovod" AND "$ENV{HVDTOOLS_XLA_OPS}" STREQUAL "0")
+  # Deferred to the end of the configuration, when the target exists.
+  cmake_language(DEFER DIRECTORY "${CMAKE_SOURCE_DIR}" CALL
+    set_source_files_properties "${CMAKE_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc"
+    TARGET_DIRECTORY tensorflow PROPERTIES HEADER_FILE_ONLY ON)
+endif()
