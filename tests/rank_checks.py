@@ -115,7 +115,7 @@ def check_shard_splits_every_epoch() -> None:
     refused(f"{SIZE - 1} samples for {SIZE} ranks", lambda: hvt.shard(small))
 
 
-class _Trip(torch.autograd.Function):
+class _Raise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: object, hidden: torch.Tensor) -> torch.Tensor:
         return hidden.clone()
@@ -125,20 +125,36 @@ class _Trip(torch.autograd.Function):
         raise RuntimeError("tripped")
 
 
+class _Trip(nn.Module):
+    """Raises half way through backward while `armed`."""
+
+    armed = False
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return _Raise.apply(hidden) if self.armed else hidden
+
+
 def check_an_exception_on_one_rank_is_known_to_all() -> None:
+    for to_none in (True, False):
+        one_rank_fails(to_none=to_none)
+
+
+def one_rank_fails(*, to_none: bool) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)).double()
+    trip = _Trip()
+    model = nn.Sequential(nn.Linear(3, 3), trip, nn.Linear(3, 1)).double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     hvt.prepare(model, optimizer, bucket_mib=1e-5)
     outcomes = []
     for step in range(4):
+        trip.armed = False
         inputs = torch.full((2, 3), float(RANK + step + 1), dtype=torch.float64)
-        hidden = model[0](inputs)
-        if step == 2 and RANK == SIZE - 1:
-            hidden = _Trip.apply(hidden)
-        optimizer.zero_grad()
+        # torch.autograd.grad runs no parameter's hook: this rank's own gradients.
+        own = torch.autograd.grad(model(inputs).square().mean(), model.parameters())
+        trip.armed = step == 2 and RANK == SIZE - 1
+        optimizer.zero_grad(set_to_none=to_none)
         try:
-            model[1](hidden).square().mean().backward()
+            model(inputs).square().mean().backward()
         except RuntimeError:
             outcomes.append("own")
             continue
@@ -146,6 +162,8 @@ def check_an_exception_on_one_rank_is_known_to_all() -> None:
             assert "Another rank gave up this backward pass" in str(error)
             outcomes.append("told")
             continue
+        for parameter, mine in zip(model.parameters(), own, strict=True):
+            assert torch.allclose(parameter.grad, hvt.average(mine), rtol=1e-12, atol=1e-15)
         optimizer.step()
         outcomes.append("fine")
     assert outcomes == ["fine", "fine", "own" if RANK == SIZE - 1 else "told", "fine"]
@@ -160,6 +178,28 @@ def check_a_parameter_used_on_one_rank_only() -> None:
     assert torch.allclose(model["a"].weight.grad, torch.full((1, 2), 1 / SIZE))
     assert torch.allclose(model["b"].weight.grad, torch.full((1, 2), (SIZE - 1) / SIZE))
     assert model["c"].weight.grad is None
+
+
+def check_autograd_grad_reduces_nothing() -> None:
+    """A gradient penalty: inner derivatives by torch.autograd.grad, on one rank more of them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    hvt.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), accumulate=2)
+    total = [torch.zeros_like(p) for p in model.parameters()]
+    for micro in range(2):
+        inputs = torch.full((2, 3), RANK + micro + 1.0, dtype=torch.float64, requires_grad=True)
+        for _ in range(RANK + 1):
+            (slope,) = torch.autograd.grad(model(inputs).sum(), inputs, create_graph=True)
+        loss = slope.square().mean() + model(inputs).square().mean()
+        for sum_, own in zip(
+            total,
+            torch.autograd.grad(loss, model.parameters(), retain_graph=True, allow_unused=True),
+            strict=True,
+        ):
+            sum_ += 0 if own is None else own
+        loss.backward()
+    for parameter, own in zip(model.parameters(), total, strict=True):
+        assert torch.allclose(parameter.grad, hvt.average(own), rtol=1e-12, atol=1e-15)
 
 
 def check_gradients_are_sent_while_backward_runs() -> None:

@@ -129,6 +129,12 @@ class Bucket:
         self._raise_flags(unused)
         return unused
 
+    def clear_gradients(self) -> None:
+        """Zero every `.grad` that is a view of the buffer."""
+        for parameter, view in zip(self.parameters, self.views, strict=True):
+            if parameter.grad is view:
+                view.zero_()
+
     def _raise_flags(self, unused: list[int]) -> None:
         self.used.fill_(1)
         self.abort.zero_()

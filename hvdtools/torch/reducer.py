@@ -48,6 +48,7 @@ class _Pass:
         seen: The parameters whose gradient has arrived, by index.
         unused: For each bucket sent, the places without a gradient on this rank.
         handles: Horovod's handle of each bucket sent.
+        versions: PyTorch's count of in-place changes of each bucket when it was sent.
     """
 
     task: int
@@ -56,6 +57,7 @@ class _Pass:
     seen: set[int] = field(default_factory=set)
     unused: list[list[int]] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
+    versions: list[int] = field(default_factory=list)
 
 
 class Reducer:
@@ -102,10 +104,15 @@ class Reducer:
     # -- one backward pass -------------------------------------------------
 
     def on_output_gradient(self) -> None:
-        """Called when a gradient reaches the model's output."""
+        """Called when a gradient reaches the model's output.
+
+        It may be torch.autograd.grad that runs, which adds nothing to any
+        parameter: a pass without a parameter's gradient is forgotten at its end.
+        """
         with self._lock:
             task = current_task()
-            if self._pass is None or (self._pass.task != task and not is_nested()):
+            known = self._pass is not None and self._pass.task == task
+            if not known and not is_nested():
                 self._begin(task)
 
     def on_parameter_gradient(self, index: int) -> None:
@@ -121,7 +128,7 @@ class Reducer:
                 return
             self._pass.seen.add(index)
             if self._pass.sends and not self._alone:
-                self._pass.missing[self._place[index]] -= 1
+                self._pass.missing[self._bucket_of(index)] -= 1
                 if self._overlap:
                     self._send_complete(self._pass)
 
@@ -141,6 +148,7 @@ class Reducer:
         self._begin(task, first=index)
 
     def _begin(self, task: int, first: int | None = None) -> None:
+        mixed = self._pass is not None and first is not None and self._is_under_way(first)
         if self._pass is not None:
             self._abandon()
         self._read_abort_probe()
@@ -151,6 +159,22 @@ class Reducer:
         missing = [len(bucket.parameters) for bucket in self._buckets]
         self._pass = _Pass(task, sends, missing)
         at_end_of_backward(functools.partial(self._finish, task))
+        if mixed and first is not None:
+            self._pass.seen.add(first)  # so that this pass is abandoned, and all ranks know
+            raise HvdtoolsError(
+                f"After an exception in backward(), the gradient of {self._named[first][0]} met an "
+                "all-reduce still under way: use zero_grad(set_to_none=True), or call the model "
+                "that was given to prepare()."
+            )
+
+    def _is_under_way(self, index: int) -> bool:
+        """Whether a new gradient was added into a buffer that the last pass had sent."""
+        assert self._pass is not None
+        place = self._place.get(index, len(self._buckets))
+        gradient = self._named[index][1].grad
+        return place < len(self._pass.handles) and any(
+            gradient is view for view in self._buckets[place].views
+        )
 
     def _finish(self, task: int) -> None:
         with self._lock:
@@ -158,30 +182,50 @@ class Reducer:
             if running is None or running.task != task:
                 return
             self._pass = None
+            if not running.seen:
+                return
             if not running.sends:
                 self._passes_done += 0 if self.paused else 1
                 self._unreduced |= running.seen
                 return
             self._passes_done = 0
             if not self._alone:
-                self._send_rest(running, abort=False)
+                while len(running.handles) < len(self._buckets):
+                    self._send_next(running)
                 self._wait(running)
+                self._hand_over(running)
                 self._check_abort()
             self._unreduced.clear()
             self._overlap = not self._saw_nested
 
+    @torch.no_grad()
     def _abandon(self) -> None:
-        """End a pass that an exception cut off, so that no other rank waits for it."""
+        """End a pass that an exception cut off, so that no other rank waits for it.
+
+        The script may have cleared gradients since, and the next pass may have
+        begun to add to them: what is left is sent as zeros from new buffers.
+        """
         stale, self._pass = self._pass, None
         assert stale is not None
+        if not stale.seen:
+            return
         self._unreduced |= stale.seen
         if not stale.sends:
             self._passes_done += 0 if self.paused else 1
             return
         self._passes_done = 0
-        if not self._alone:
-            self._send_rest(stale, abort=True)
-            self._wait(stale)
+        if self._alone:
+            return
+        already_sent = self._buckets[: len(stale.handles)]
+        for index in range(len(stale.handles), len(self._buckets)):
+            self._buckets[index].allocate()
+            self._buckets[index].abort.fill_(1)
+            stale.handles.append(self._allreduce(index))
+        self._wait(stale)
+        for bucket, version in zip(already_sent, stale.versions, strict=True):
+            # zero_grad(set_to_none=False) met an all-reduce under way: it meant zeros.
+            if bucket.flat._version != version:
+                bucket.clear_gradients()
 
     # -- sending and waiting -----------------------------------------------
 
@@ -191,21 +235,18 @@ class Reducer:
                 return
             self._send_next(running)
 
-    def _send_rest(self, running: _Pass, *, abort: bool) -> None:
-        while len(running.handles) < len(self._buckets):
-            self._send_next(running, abort=abort)
-
     @torch.no_grad()
-    def _send_next(self, running: _Pass, *, abort: bool = False) -> None:
+    def _send_next(self, running: _Pass) -> None:
         index = len(running.handles)
-        bucket = self._buckets[index]
-        running.unused.append(bucket.fill())
-        if abort:
-            bucket.abort.fill_(1)
-        name = f"{self._label}.bucket{index}"
-        running.handles.append(hvd.allreduce_async_(bucket.flat, name=name, op=hvd.Average))
+        running.unused.append(self._buckets[index].fill())
+        running.versions.append(self._buckets[index].flat._version)
+        running.handles.append(self._allreduce(index))
 
-    @torch.no_grad()
+    def _allreduce(self, index: int) -> int:
+        name = f"{self._label}.bucket{index}"
+        handle: int = hvd.allreduce_async_(self._buckets[index].flat, name=name, op=hvd.Average)
+        return handle
+
     def _wait(self, running: _Pass) -> None:
         for handle in running.handles:
             if not self._on_gpu:
@@ -215,6 +256,9 @@ class Reducer:
             # Asynchronous completion makes the device's default stream wait for
             # the result, whichever stream the script trains on.
             torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+
+    @torch.no_grad()
+    def _hand_over(self, running: _Pass) -> None:
         for bucket, unused in zip(self._buckets, running.unused, strict=True):
             bucket.give_back(unused)
 
@@ -286,6 +330,14 @@ class Reducer:
         }
         self._layout = layout
 
+    def _bucket_of(self, index: int) -> int:
+        if index not in self._place:
+            raise HvdtoolsError(
+                f"Parameter {self._named[index][0]} was frozen between forward and backward: "
+                "change requires_grad before the forward pass."
+            )
+        return self._place[index]
+
     def _forget_discarded(self, first: int | None) -> None:
         """Start counting anew if zero_grad() dropped what earlier passes left."""
         earlier = self._unreduced - {first}
@@ -313,8 +365,8 @@ class Reducer:
         """A second gradient for one parameter in one pass, after its bucket left."""
         running = self._pass
         assert running is not None
-        sent = running.sends and not self._alone and self._place[index] < len(running.handles)
-        if sent:
+        sends = running.sends and not self._alone
+        if sends and self._bucket_of(index) < len(running.handles):
             raise HvdtoolsError(
                 f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
                 "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."
