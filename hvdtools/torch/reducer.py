@@ -21,18 +21,18 @@ import functools
 import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import horovod.torch as hvd
 import torch
-from torch import Tensor
 from torch.nn import Parameter
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.abort import AbortWatch
 from hvdtools.torch.backward import at_end_of_backward, current_task, is_nested
-from hvdtools.torch.buckets import Bucket, plan_buckets, reduced_dtype
+from hvdtools.torch.hooks import listen, refuse_unreducible
+from hvdtools.torch.layout import Layout
 
 _POLL_S = 50e-6
 
@@ -82,12 +82,9 @@ class Reducer:
         self.paused = 0  # depth of no_sync()
         self._named = list(named)
         self._label = label
-        self._bucket_bytes = bucket_bytes
         self._alone = hvd.size() == 1
         self._lock = threading.RLock()  # one autograd thread per device calls the hooks
-        self._layout: tuple[bool, ...] = ()
-        self._buckets: list[Bucket] = []
-        self._place: dict[int, int] = {}  # parameter index -> bucket index
+        self._layout = Layout(self._named, bucket_bytes)
         self._pass: _Pass | None = None
         self._passes_done = 0
         self._unreduced: set[int] = set()
@@ -96,10 +93,11 @@ class Reducer:
         self._overlap = False
         self._saw_nested = False
         self._on_gpu = any(parameter.is_cuda for _, parameter in self._named)
-        self._async = os.environ.get("HOROVOD_ENABLE_ASYNC_COMPLETION", "0") not in ("", "0")
-        self._abort_probe: tuple[Tensor, torch.cuda.Event] | None = None
+        wanted = os.environ.get("HOROVOD_ENABLE_ASYNC_COMPLETION", "0") not in ("", "0")
+        self._async = wanted and self._on_gpu
+        self._abort = AbortWatch(deferred=self._async)
         for index, (_, parameter) in enumerate(self._named):
-            _hook_even_if_frozen(parameter, _weak_hook(self, index))
+            listen(parameter, self, index)
 
     # -- one backward pass -------------------------------------------------
 
@@ -122,13 +120,13 @@ class Reducer:
             if self._pass is None or self._pass.task != task:
                 self._enter(task, index)
             assert self._pass is not None
-            self._refuse_unreducible(index)
+            refuse_unreducible(*self._named[index])
             if index in self._pass.seen:
                 self._refuse_late(index)
                 return
             self._pass.seen.add(index)
             if self._pass.sends and not self._alone:
-                self._pass.missing[self._bucket_of(index)] -= 1
+                self._pass.missing[self._layout.bucket_of(index)] -= 1
                 if self._overlap:
                     self._send_complete(self._pass)
 
@@ -148,15 +146,17 @@ class Reducer:
         self._begin(task, first=index)
 
     def _begin(self, task: int, first: int | None = None) -> None:
-        mixed = self._pass is not None and first is not None and self._is_under_way(first)
-        if self._pass is not None:
-            self._abandon()
-        self._read_abort_probe()
+        stale = self._pass
+        mixed = False
+        if stale is not None:
+            mixed = first is not None and self._layout.holds(first, sent=len(stale.handles))
+            self._abandon(stale)
+        self._abort.recall()
         self._forget_discarded(first)
         sends = not self.paused and self._passes_done + 1 >= self.accumulate
         if sends and not self._alone:
-            self._lay_out()
-        missing = [len(bucket.parameters) for bucket in self._buckets]
+            self._layout.refresh()
+        missing = [len(bucket.parameters) for bucket in self._layout.buckets]
         self._pass = _Pass(task, sends, missing)
         at_end_of_backward(functools.partial(self._finish, task))
         if mixed and first is not None:
@@ -166,15 +166,6 @@ class Reducer:
                 "all-reduce still under way: use zero_grad(set_to_none=True), or call the model "
                 "that was given to prepare()."
             )
-
-    def _is_under_way(self, index: int) -> bool:
-        """Whether a new gradient was added into a buffer that the last pass had sent."""
-        assert self._pass is not None
-        place = self._place.get(index, len(self._buckets))
-        gradient = self._named[index][1].grad
-        return place < len(self._pass.handles) and any(
-            gradient is view for view in self._buckets[place].views
-        )
 
     def _finish(self, task: int) -> None:
         with self._lock:
@@ -190,23 +181,23 @@ class Reducer:
                 return
             self._passes_done = 0
             if not self._alone:
-                while len(running.handles) < len(self._buckets):
+                while len(running.handles) < len(self._layout.buckets):
                     self._send_next(running)
                 self._wait(running)
                 self._hand_over(running)
-                self._check_abort()
+                # Buckets leave in order: if another rank gave up, the last one knows.
+                self._abort.check(self._layout.buckets[-1].abort)
             self._unreduced.clear()
             self._overlap = not self._saw_nested
 
     @torch.no_grad()
-    def _abandon(self) -> None:
+    def _abandon(self, stale: _Pass) -> None:
         """End a pass that an exception cut off, so that no other rank waits for it.
 
         The script may have cleared gradients since, and the next pass may have
         begun to add to them: what is left is sent as zeros from new buffers.
         """
-        stale, self._pass = self._pass, None
-        assert stale is not None
+        self._pass = None
         if not stale.seen:
             return
         self._unreduced |= stale.seen
@@ -216,10 +207,10 @@ class Reducer:
         self._passes_done = 0
         if self._alone:
             return
-        already_sent = self._buckets[: len(stale.handles)]
-        for index in range(len(stale.handles), len(self._buckets)):
-            self._buckets[index].allocate()
-            self._buckets[index].abort.fill_(1)
+        already_sent = self._layout.buckets[: len(stale.handles)]
+        for index in range(len(stale.handles), len(self._layout.buckets)):
+            self._layout.buckets[index].allocate()
+            self._layout.buckets[index].abort.fill_(1)
             stale.handles.append(self._allreduce(index))
         self._wait(stale)
         for bucket, version in zip(already_sent, stale.versions, strict=True):
@@ -230,7 +221,7 @@ class Reducer:
     # -- sending and waiting -----------------------------------------------
 
     def _send_complete(self, running: _Pass) -> None:
-        while len(running.handles) < len(self._buckets):
+        while len(running.handles) < len(self._layout.buckets):
             if running.missing[len(running.handles)]:
                 return
             self._send_next(running)
@@ -238,13 +229,15 @@ class Reducer:
     @torch.no_grad()
     def _send_next(self, running: _Pass) -> None:
         index = len(running.handles)
-        running.unused.append(self._buckets[index].fill())
-        running.versions.append(self._buckets[index].flat._version)
+        running.unused.append(self._layout.buckets[index].fill())
+        running.versions.append(self._layout.buckets[index].flat._version)
         running.handles.append(self._allreduce(index))
 
     def _allreduce(self, index: int) -> int:
         name = f"{self._label}.bucket{index}"
-        handle: int = hvd.allreduce_async_(self._buckets[index].flat, name=name, op=hvd.Average)
+        handle: int = hvd.allreduce_async_(
+            self._layout.buckets[index].flat, name=name, op=hvd.Average
+        )
         return handle
 
     def _wait(self, running: _Pass) -> None:
@@ -252,39 +245,15 @@ class Reducer:
             if not self._on_gpu:
                 _sleep_until_done(handle)
             hvd.synchronize(handle)
-        if self._async and self._on_gpu:
+        if self._async:
             # Asynchronous completion makes the device's default stream wait for
             # the result, whichever stream the script trains on.
             torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
 
     @torch.no_grad()
     def _hand_over(self, running: _Pass) -> None:
-        for bucket, unused in zip(self._buckets, running.unused, strict=True):
+        for bucket, unused in zip(self._layout.buckets, running.unused, strict=True):
             bucket.give_back(unused)
-
-    # -- an exception on another rank --------------------------------------
-
-    def _check_abort(self) -> None:
-        """Raise if another rank gave this pass up. Buckets go in order: the last one knows."""
-        if not self._buckets:
-            return
-        flag = self._buckets[-1].abort
-        if flag.is_cuda:
-            # Reading now would make the host wait for the device in every step.
-            copy = torch.empty(1, dtype=flag.dtype, device="cpu", pin_memory=True)
-            copy.copy_(flag, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-            self._abort_probe = (copy, event)
-        elif flag.item() > 0:
-            raise _gave_up("this")
-
-    def _read_abort_probe(self) -> None:
-        if self._abort_probe is not None:
-            (copy, event), self._abort_probe = self._abort_probe, None
-            event.synchronize()
-            if copy.item() > 0:
-                raise _gave_up("the last")
 
     # -- what the optimizer may see ------------------------------------------
 
@@ -297,7 +266,7 @@ class Reducer:
         """
         with self._lock:
             if self._pass is not None:
-                self._abandon()
+                self._abandon(self._pass)
             waiting = [i for i in self._unreduced if self._named[i][1].grad is not None]
             if not waiting:
                 return
@@ -311,33 +280,6 @@ class Reducer:
 
     # -- small parts -----------------------------------------------------------
 
-    def _lay_out(self) -> None:
-        """Make the buckets, again where parameters were frozen or thawed since."""
-        layout = tuple(parameter.requires_grad for _, parameter in self._named)
-        if layout == self._layout:
-            return
-        thawed = [named for named, wanted in zip(self._named, layout, strict=True) if wanted]
-        groups = plan_buckets(thawed, self._bucket_bytes)
-        self._buckets = [
-            Bucket([parameter for _, parameter in group], reduced_dtype(*group[0]))
-            for group in groups
-        ]
-        bucket_of = {id(p): b for b, bucket in enumerate(self._buckets) for p in bucket.parameters}
-        self._place = {
-            index: bucket_of[id(parameter)]
-            for index, (_, parameter) in enumerate(self._named)
-            if id(parameter) in bucket_of
-        }
-        self._layout = layout
-
-    def _bucket_of(self, index: int) -> int:
-        if index not in self._place:
-            raise HvdtoolsError(
-                f"Parameter {self._named[index][0]} was frozen between forward and backward: "
-                "change requires_grad before the forward pass."
-            )
-        return self._place[index]
-
     def _forget_discarded(self, first: int | None) -> None:
         """Start counting anew if zero_grad() dropped what earlier passes left."""
         earlier = self._unreduced - {first}
@@ -345,28 +287,12 @@ class Reducer:
             self._unreduced.clear()
             self._passes_done = 0
 
-    def _refuse_unreducible(self, index: int) -> None:
-        name, parameter = self._named[index]
-        gradient = parameter.grad
-        if gradient is None:
-            return
-        if gradient.layout != torch.strided:
-            raise HvdtoolsError(
-                f"The gradient of {name} is sparse, and the average over ranks is dense: "
-                "make its embedding with sparse=False."
-            )
-        if gradient.requires_grad:
-            raise HvdtoolsError(
-                f"backward(create_graph=True) reached {name}, whose average over ranks has no "
-                "graph: take second derivatives with torch.autograd.grad, which runs no hooks."
-            )
-
     def _refuse_late(self, index: int) -> None:
         """A second gradient for one parameter in one pass, after its bucket left."""
         running = self._pass
         assert running is not None
         sends = running.sends and not self._alone
-        if sends and self._bucket_of(index) < len(running.handles):
+        if sends and self._layout.bucket_of(index) < len(running.handles):
             raise HvdtoolsError(
                 f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
                 "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."
@@ -377,33 +303,3 @@ def _sleep_until_done(handle: int) -> None:
     """Horovod's own wait spins, on a core that its thread needs to add up the gradients."""
     while not hvd.poll(handle):
         time.sleep(_POLL_S)
-
-
-def _weak_hook(reducer: Reducer, index: int) -> Callable[[Tensor], None]:
-    """A hook that does not keep the reducer, and through it the model, alive."""
-    reference = weakref.ref(reducer)
-
-    def hook(parameter: Tensor) -> None:
-        alive = reference()
-        if alive is not None:
-            alive.on_parameter_gradient(index)
-
-    return hook
-
-
-def _hook_even_if_frozen(parameter: Parameter, hook: Callable[[Tensor], None]) -> None:
-    """Hook a frozen parameter too, so that thawing it later needs nothing."""
-    frozen = not parameter.requires_grad
-    if frozen and not (parameter.is_floating_point() or parameter.is_complex()):
-        return  # integer weights (quantised layers) can never have a gradient
-    parameter.requires_grad_(True)
-    parameter.register_post_accumulate_grad_hook(hook)
-    parameter.requires_grad_(not frozen)
-
-
-def _gave_up(which: str) -> HvdtoolsError:
-    return HvdtoolsError(
-        f"Another rank gave up {which} backward pass half way, on an exception of its own, so "
-        "the gradients are incomplete on every rank: its message is in its own output; "
-        "skip this batch on all ranks, or end the job."
-    )
