@@ -119,6 +119,7 @@ def test_a_step_under_no_sync() -> None:
         pass
 
 
+@pytest.mark.filterwarnings("ignore:Using backward:UserWarning")
 def test_second_derivatives_need_autograd_grad() -> None:
     model, _ = hvt.prepare(*pair())
     loss = model(torch.ones(1, 3)).square().sum()

@@ -46,8 +46,7 @@ def init(expect_size: int | None = None) -> Topology:
         promise = promised(os.environ)
         if not hvd.is_initialized():
             _choose_controller(promise)
-            # Buckets are sent whole: fusing two of them would only copy both.
-            os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+            _tune(promise)
             hvd.init()
         _require_size(promise)
         neighbours = _introduce()
@@ -96,6 +95,19 @@ def _choose_controller(promise: Promise) -> None:
         # Alone, Horovod's default would start MPI for a single process: a second of waiting.
         os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
         os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
+
+
+def _tune(promise: Promise) -> None:
+    """Settings that pay here; what the user set stays. Figures: benchmarks/METHOD.md."""
+    # Buckets are sent whole: fusing two of them would only copy both.
+    os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+    if torch.cuda.is_available():
+        return
+    # Horovod's thread meets the other ranks' in every cycle, also when there is nothing to
+    # send. Waiting for them it must not hold a core that a rank computes on.
+    os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    if not promise.serves_mpi and 2 * promise.local_size > len(usable_cpus()):
+        os.environ.setdefault("HOROVOD_CYCLE_TIME", "2")  # milliseconds
 
 
 def _require_size(promise: Promise) -> None:
