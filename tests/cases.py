@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from worlds import WIDTH, World
+from worlds import WIDTH, LossOfPart, World
 
 STEPS = 4
 LBFGS = ("lbfgs", "line_search")
@@ -87,17 +88,20 @@ def take_step(optimizer: torch.optim.Optimizer, backward: Callable[[], Tensor]) 
         optimizer.step()
 
 
+def descend(
+    world: World, step: int, dtype: torch.dtype, loss_of_part: LossOfPart, *, split: bool = False
+) -> Tensor:
+    """One backward pass; its loss."""
+    loss = world.loss(step, dtype, loss_of_part, split=split)
+    loss.backward()
+    return loss.detach()
+
+
 def plain(world: World, name: str, dtype: torch.dtype) -> nn.Module:
     model, optimizer = build(name, dtype)
     world.prepare(model, optimizer)
     for step in batches(name):
-
-        def backward(step: int = step) -> Tensor:
-            loss = world.loss(step, dtype, mse(model))
-            loss.backward()
-            return loss.detach()
-
-        take_step(optimizer, backward)
+        take_step(optimizer, partial(descend, world, step, dtype, mse(model)))
     assert model.dead.weight.grad is None
     return model
 
@@ -156,7 +160,7 @@ def several_backwards(world: World, name: str, dtype: torch.dtype) -> nn.Module:
     model, optimizer = build(name, dtype)
     world.prepare(model, optimizer)
 
-    def partial(x: Tensor, y: Tensor, rank: int) -> Tensor:
+    def first_layer(x: Tensor, y: Tensor, rank: int) -> Tensor:
         return model.first(x).square().mean()
 
     for step in batches(name):
@@ -164,7 +168,7 @@ def several_backwards(world: World, name: str, dtype: torch.dtype) -> nn.Module:
         def backward(step: int = step) -> Tensor:
             first = world.loss(10 * step, dtype, mse(model))
             first.backward()
-            second = world.loss(10 * step + 1, dtype, partial)
+            second = world.loss(10 * step + 1, dtype, first_layer)
             second.backward()
             return (first + second).detach()
 
@@ -180,13 +184,7 @@ def rank_branches(world: World, name: str, dtype: torch.dtype) -> nn.Module:
         return F.mse_loss(model(x, rank), y)
 
     for step in batches(name):
-
-        def backward(step: int = step) -> Tensor:
-            loss = world.loss(step, dtype, branching, split=True)
-            loss.backward()
-            return loss.detach()
-
-        take_step(optimizer, backward)
+        take_step(optimizer, partial(descend, world, step, dtype, branching, split=True))
     assert (model.odd.weight.grad is None) == (world.size == 1)
     return model
 
@@ -195,13 +193,7 @@ def _checkpointed(world: World, name: str, dtype: torch.dtype, segment: str) -> 
     model, optimizer = build(name, dtype, segment)
     world.prepare(model, optimizer)
     for step in batches(name):
-
-        def backward(step: int = step) -> Tensor:
-            loss = world.loss(step, dtype, mse(model))
-            loss.backward()
-            return loss.detach()
-
-        take_step(optimizer, backward)
+        take_step(optimizer, partial(descend, world, step, dtype, mse(model)))
     return model
 
 
@@ -245,13 +237,7 @@ def exception_in_backward(world: World, name: str, dtype: torch.dtype) -> nn.Mod
             except RuntimeError as error:
                 assert "tripped" in str(error)
             optimizer.zero_grad()
-
-        def backward(step: int = step) -> Tensor:
-            loss = world.loss(step, dtype, mse(model))
-            loss.backward()
-            return loss.detach()
-
-        take_step(optimizer, backward)
+        take_step(optimizer, partial(descend, world, step, dtype, mse(model)))
     return model
 
 

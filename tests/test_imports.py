@@ -61,23 +61,15 @@ def test_only_an_adapter_imports_its_framework(room: str) -> None:
         assert not frameworks, f"{file} imports {frameworks}"
 
 
-def test_the_command_imports_no_framework() -> None:
-    code = (
-        "import sys, hvdtools.cli; "
-        "print([m for m in ('torch', 'tensorflow', 'horovod', 'matplotlib') if m in sys.modules])"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert printed.strip() == "[]"
-
-
-def test_the_torch_adapter_imports_no_other_framework() -> None:
-    code = (
-        "import sys, hvdtools.torch; "
-        "print([m for m in ('tensorflow', 'keras') if m in sys.modules])"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
+@pytest.mark.parametrize(
+    ("module", "others"),
+    [
+        ("hvdtools.cli", ("torch", "tensorflow", "horovod", "matplotlib")),
+        ("hvdtools.torch", ("tensorflow", "keras")),
+    ],
+)
+def test_what_an_import_brings_along(module: str, others: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print([m for m in {others} if m in sys.modules])"
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"

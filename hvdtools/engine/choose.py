@@ -89,7 +89,10 @@ def choose_gpu(
             )
     obstacle = _obstacle(frameworks, env)
     if mode == "nccl" and obstacle:
-        raise HvdtoolsError(f"--gpu nccl cannot be built: {obstacle}.")
+        raise HvdtoolsError(
+            f"--gpu nccl cannot be built: {obstacle}; install what is missing (a CUDA build of the "
+            "framework, CUDA's nvcc and NCCL are needed), or use --gpu none."
+        )
     wanted = mode != "none" and not obstacle
     archs = tuple(sorted(set(asked_archs or (gpu.arch for gpu in env.gpus)), key=int))
     if wanted and not archs:

@@ -33,12 +33,12 @@ def locate(asked: Path | None, wheel_dir: Path | None, cache: Path) -> Sdist:
     """
     if asked is not None:
         if not asked.is_file():
-            raise HvdtoolsError(f"--sdist: there is no file {asked}.")
+            raise HvdtoolsError(f"--sdist: there is no file {asked}: check the path.")
         return read(asked.resolve())
     kept = cache / "sdist" / f"horovod-{VERSION}.tar.gz"
     if wheel_dir is not None:
         if not wheel_dir.is_dir():
-            raise HvdtoolsError(f"--wheel-dir: there is no folder {wheel_dir}.")
+            raise HvdtoolsError(f"--wheel-dir: there is no folder {wheel_dir}: check the path.")
         archives = sorted(wheel_dir.resolve().glob("horovod-*.tar.gz"))
         if archives:
             return read(archives[-1])
