@@ -16,6 +16,7 @@ raw times. METHOD.md says what is timed and why.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import json
 import os
@@ -274,6 +275,10 @@ def main(arguments: list[str] | None = None) -> None:
         said = f"test accuracy {measured['accuracy']:.4f}{known[measured['in_sync']]}"
         print(said, flush=True)
     if torch.distributed.is_initialized():
+        # The wrapped model lies in a reference cycle. Left there it keeps Gloo's threads until
+        # Python ends under them, which now and then aborts a rank that was done.
+        gc.collect()
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 

@@ -45,7 +45,7 @@ def _percent(span: Span | None) -> str:
         return "–"
     if span.low == span.high:
         return f"{100 * span.middle:.1f} % [one\u00a0round]"
-    return f"{100 * span.middle:.1f} % [{100 * span.low:.1f}–{100 * span.high:.1f}]"
+    return f"{100 * span.middle:.1f} % [{100 * span.low:.0f}–{100 * span.high:.0f}]"
 
 
 def _ratio(span: Span | None) -> str:
