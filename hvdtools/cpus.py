@@ -9,8 +9,14 @@ _CGROUP_V2 = Path("/sys/fs/cgroup/cpu.max")
 
 
 def usable_cpus() -> frozenset[int]:
-    """The numbers of the CPUs that this process may run on."""
-    return frozenset(os.sched_getaffinity(0))
+    """The numbers of the CPUs that this process may run on.
+
+    A container or taskset may allow fewer than the machine has. macOS has no
+    such limit to ask for.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
 def quota_cpus(cpu_max: Path = _CGROUP_V2) -> float | None:

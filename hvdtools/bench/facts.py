@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -13,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hvdtools import __version__
+from hvdtools.cpus import usable_cpus
 from hvdtools.installed import framework_version
 
 # Everything else stays out: environments hold passwords and tokens.
@@ -62,7 +62,7 @@ def hardware() -> dict[str, str | int | float | list[str]]:
 
     return {
         "cpu": _cpu_model(Path("/proc/cpuinfo")),
-        "cores_usable": len(os.sched_getaffinity(0)),
+        "cores_usable": len(usable_cpus()),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _gpu_names(),
     }

@@ -24,15 +24,7 @@ def carry_out(
     with log.open("a", errors="replace") as file:
         file.write(f"$ {' '.join(argv)}\n")
         file.flush()
-        process = subprocess.Popen(
-            argv,
-            env=dict(environment),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        process = start_group(argv, environment)
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -43,6 +35,19 @@ def carry_out(
         except BaseException:
             end_group(process)
             raise
+
+
+def start_group(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a process in a session of its own, both its streams in one pipe of text."""
+    return subprocess.Popen(
+        argv,
+        env=dict(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
 
 
 def end_group(process: subprocess.Popen[str]) -> None:

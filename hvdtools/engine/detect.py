@@ -14,6 +14,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hvdtools.cpus import usable_cpus
 from hvdtools.engine.ask import ask, first_match
 from hvdtools.engine.detect_gpu import find_cuda, find_gpus, find_nccl
 from hvdtools.engine.detect_mpi import find_mpi
@@ -169,7 +170,7 @@ def detect() -> Environment:
         gpus=gpus.result(),
         cxxflags=os.environ.get("CXXFLAGS", ""),
         cpu_flags=_cpu_flags(),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=len(usable_cpus()),
         missing=missing(RUNTIME_REQUIREMENTS),
         missing_to_build=(*missing(BUILD_REQUIREMENTS), *needs_cmake),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hvdtools.engine.carry_out import end_group, scrubbed
+from hvdtools.engine.carry_out import end_group, scrubbed, start_group
 from hvdtools.engine.environment import Environment, Mpi
 from hvdtools.engine.plan import BuildPlan
 from hvdtools.errors import HvdtoolsError
@@ -117,15 +117,7 @@ def _environment() -> dict[str, str]:
 
 def _run(proof: Proof) -> tuple[str, str]:
     """(what is wrong or "", the job's output)."""
-    process = subprocess.Popen(
-        proof.argv,
-        env=_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+    process = start_group(proof.argv, _environment())
     try:
         output, _ = process.communicate(timeout=LIMIT_S)
     except subprocess.TimeoutExpired:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools import installed
+from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
 
 
@@ -61,7 +62,7 @@ def look_around() -> Machine:
     """Find the facts of this machine. Starts `mpirun --version` and nothing else."""
     horovod = installed.find()
     return Machine(
-        slots=_slots(),
+        slots=len(usable_cpus()),
         is_root=os.geteuid() == 0,
         python=sys.executable,
         mpirun=_find_mpirun(),
@@ -90,14 +91,6 @@ def check_program(command: tuple[str, ...]) -> None:
     raise HvdtoolsError(
         f"There is no program {program!r} on PATH or at that path: correct the first word after --."
     )
-
-
-def _slots() -> int:
-    # The cores this process may use, not those of the machine: a container or
-    # taskset may allow fewer. macOS has no such limit to ask for.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _find_beside_python(program: str) -> str | None:
