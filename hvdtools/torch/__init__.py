@@ -16,18 +16,33 @@ from hvdtools import installed
 installed.require("torch")
 
 from hvdtools.topology import Topology  # noqa: E402
-from hvdtools.torch.collect import average, broadcast  # noqa: E402
+from hvdtools.torch.collect import average, broadcast, gather  # noqa: E402
+from hvdtools.torch.compiling import compile  # noqa: E402
+from hvdtools.torch.data.samplers import ShardSampler  # noqa: E402
+from hvdtools.torch.data.shard import shard  # noqa: E402
+from hvdtools.torch.in_sync import assert_in_sync  # noqa: E402
+from hvdtools.torch.learning_rate import scale_lr  # noqa: E402
 from hvdtools.torch.prepare import no_sync, prepare  # noqa: E402
+from hvdtools.torch.saving import load, save  # noqa: E402
 from hvdtools.torch.session import init  # noqa: E402
-from hvdtools.torch.shard import ShardSampler, shard  # noqa: E402
+from hvdtools.torch.weighting import current_weight as batch_weight  # noqa: E402
+from hvdtools.torch.weighting import weight  # noqa: E402
 
 __all__ = [
     "ShardSampler",
     "Topology",
+    "assert_in_sync",
     "average",
+    "batch_weight",
     "broadcast",
+    "compile",
+    "gather",
     "init",
+    "load",
     "no_sync",
     "prepare",
+    "save",
+    "scale_lr",
     "shard",
+    "weight",
 ]

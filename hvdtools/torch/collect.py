@@ -1,4 +1,4 @@
-"""Averages over ranks of what a script measures, and broadcasts of what one rank knows."""
+"""Averages and lists over ranks of what a script measures, broadcasts of what one rank knows."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch.nn import Module
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.replicate import broadcast_tensors, replicate_module
 from hvdtools.torch.session import require_started
+from hvdtools.torch.waiting import waiting
 
 ValueT = TypeVar("ValueT", Tensor, float, Mapping[str, Any])
 
@@ -62,6 +63,7 @@ def _numbers(name: str, item: Any) -> Tensor:
     )
 
 
+@waiting("average()")
 def _mean_over_ranks(parts: dict[str, Tensor], count: float) -> dict[str, Tensor]:
     layout = repr([(name, part.numel()) for name, part in parts.items()])
     # Every rank adds the same number h and its square: with h equal everywhere
@@ -98,6 +100,7 @@ def _like(item: Any, mean: Tensor) -> Any:
 AnyT = TypeVar("AnyT")
 
 
+@waiting("broadcast()")
 def broadcast(value: AnyT, root: int = 0) -> AnyT:
     """Give every rank what rank `root` holds.
 
@@ -125,3 +128,36 @@ def broadcast(value: AnyT, root: int = 0) -> AnyT:
         return value
     result: AnyT = hvd.broadcast_object(value, root, name="hvdtools.broadcast.object")
     return result
+
+
+@waiting("gather()")
+def gather(tensor: Tensor) -> list[Tensor]:
+    """Every rank's `tensor`, on every rank, in rank order.
+
+    The bytes travel through the host, so any dtype does (bool and bfloat16
+    too), and each rank may bring another shape: states of metrics, predictions
+    for an uneven number of samples, nothing at all.
+
+    Args:
+        tensor: Any shape and dtype, dense; it is not changed.
+
+    Returns:
+        One tensor for each rank, with that rank's shape and dtype, on this
+        rank's device and without a graph. They are copies, this rank's own too.
+
+    Raises:
+        HvdtoolsError: `tensor` is no dense tensor.
+    """
+    require_started("gather()")
+    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        found = f"{tensor.layout} tensor" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise HvdtoolsError(f"gather() got a {found}: give it a dense torch.Tensor.")
+    mine = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    kinds = hvd.allgather_object((tensor.shape, tensor.dtype), name="hvdtools.gather.kinds")
+    sizes = [shape.numel() * dtype.itemsize for shape, dtype in kinds]
+    everyone = hvd.allgather(mine, name="hvdtools.gather") if any(sizes) else mine
+    return [
+        # clone() aligns the bytes for the tensor's dtype.
+        part.clone().view(dtype).reshape(shape).to(tensor.device)
+        for part, (shape, dtype) in zip(everyone.split(sizes), kinds, strict=True)
+    ]

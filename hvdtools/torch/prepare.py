@@ -13,9 +13,11 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.backward import OutputHook
 from hvdtools.torch.collect import average
-from hvdtools.torch.reducer import Reducer
+from hvdtools.torch.gradients.backward import OutputHook
+from hvdtools.torch.gradients.reducer import Reducer
+from hvdtools.torch.log import logger
+from hvdtools.torch.norm.layers import sync_batchnorm as synchronise
 from hvdtools.torch.replicate import replicate_module, replicate_optimizer, require_same_model
 from hvdtools.torch.session import require_started
 
@@ -30,7 +32,13 @@ _numbers = itertools.count()
 
 
 def prepare(
-    model: ModelT, optimizer: OptimizerT, *, accumulate: int = 1, bucket_mib: float = 25.0
+    model: ModelT,
+    optimizer: OptimizerT,
+    *,
+    accumulate: int = 1,
+    bucket_mib: float = 25.0,
+    sync_batchnorm: bool = False,
+    check_every: int = 100,
 ) -> tuple[ModelT, OptimizerT]:
     """Broadcast rank 0's weights and average gradients over ranks from now on.
 
@@ -42,7 +50,8 @@ def prepare(
     loss averaged over ranks, so that line searches decide alike everywhere.
 
     The average over ranks equals one process on the joined batch where each
-    rank's loss is a mean over equally many samples.
+    rank's loss is a mean over equally many samples; otherwise give the
+    backward pass a `weight`, or the loader `shard(uneven="weighted")`.
 
     Call it on every rank, in the same order, after moving the model to its
     device. A second optimizer of the same model is prepared by a second call.
@@ -55,6 +64,16 @@ def prepare(
             them as in PyTorch itself and are **not divided** by it: divide the
             loss if you want their mean. `step()` belongs after the last.
         bucket_mib: Size, in MiB, at which a gradient bucket is sent.
+        sync_batchnorm: Let batch-norm layers, in training, normalise over the
+            batches of all ranks, as one process on the joined batch does; an
+            all-reduce for each layer and direction. Otherwise each rank uses and
+            keeps the statistics of its own part, which is faster and trains
+            another model: use `hvt.save` so that all ranks go on from rank 0's.
+        check_every: Steps between two comparisons of weights and averaged
+            gradients over ranks, by checksums that travel while training goes on;
+            the first three steps always. Replicas that have parted raise on every
+            rank, and gradients that are NaN or infinite are logged, with rank and
+            parameter. 0 for none.
 
     Returns:
         The same `model` and `optimizer`.
@@ -63,8 +82,11 @@ def prepare(
         HvdtoolsError: The call cannot do what it says; the sentence says why.
     """
     require_started("prepare()")
-    _check(model, optimizer, accumulate, bucket_mib)
+    _check(model, optimizer, accumulate, bucket_mib, check_every)
     label = f"hvdtools.{next(_numbers)}"
+    if sync_batchnorm:
+        count = synchronise(model, label)
+        logger.info(f"batch norm: {count} layers share their statistics over ranks")
     require_same_model(model, label)
     reducer = _reducers.get(model)
     if reducer is None:
@@ -74,6 +96,7 @@ def prepare(
             label=label,
             accumulate=accumulate,
             bucket_bytes=bucket_mib * 2**20,
+            check_every=check_every,
         )
         _reducers[model] = reducer
         model.register_forward_hook(OutputHook(reducer.on_output_gradient))
@@ -83,7 +106,9 @@ def prepare(
     return model, optimizer
 
 
-def _check(model: Module, optimizer: Optimizer, accumulate: int, bucket_mib: float) -> None:
+def _check(
+    model: Module, optimizer: Optimizer, accumulate: int, bucket_mib: float, check_every: int
+) -> None:
     if isinstance(model, torch.nn.parallel.DistributedDataParallel | torch.nn.DataParallel):
         raise HvdtoolsError(
             f"prepare() got a model wrapped in {type(model).__name__}, which would average or "
@@ -91,6 +116,8 @@ def _check(model: Module, optimizer: Optimizer, accumulate: int, bucket_mib: flo
         )
     if not isinstance(accumulate, int) or accumulate < 1:
         raise HvdtoolsError(f"accumulate={accumulate!r} must be a whole number of at least 1.")
+    if not isinstance(check_every, int) or check_every < 0:
+        raise HvdtoolsError(f"check_every={check_every!r} must be a whole number of 0 or more.")
     if not bucket_mib > 0:
         raise HvdtoolsError(f"bucket_mib={bucket_mib!r} must be above 0.")
     if optimizer in _optimizers:
@@ -122,6 +149,7 @@ class _StepCheck:
 
     def __init__(self, reducer: Reducer) -> None:
         self._reducer = reducer
+        self._rounds = reducer.rounds  # when this optimizer last stepped
 
     def __call__(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -130,14 +158,20 @@ class _StepCheck:
             return (args[0], self._averaging(args[1]), *args[2:]), kwargs
         if callable(kwargs.get("closure")):
             return args, {**kwargs, "closure": self._averaging(kwargs["closure"])}
-        self._reducer.require_reduced()
+        self._require_round()
         return None
+
+    def _require_round(self) -> None:
+        self._reducer.require_reduced()
+        if self._reducer.rounds == self._rounds:
+            self._reducer.reduce_nothing()
+        self._rounds = self._reducer.rounds
 
     def _averaging(self, closure: Callable[[], Any]) -> Callable[[], Any]:
         def averaged() -> Any:
             loss = closure()
-            self._reducer.require_reduced()
-            return None if loss is None else average(loss)
+            self._require_round()
+            return None if loss is None else average(loss, count=self._reducer.last_weight)
 
         return averaged
 

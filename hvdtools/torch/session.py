@@ -12,6 +12,8 @@ import torch
 from hvdtools.cpus import fair_threads, usable_cpus
 from hvdtools.errors import HvdtoolsError
 from hvdtools.topology import ALONE, Promise, Topology, promised
+from hvdtools.torch import log
+from hvdtools.torch.stall import StallWatch
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class _Neighbour:
     gpu: str | None
 
 
-def init(expect_size: int | None = None) -> Topology:
+def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
     """Join the job that the launcher started, and return this process' place in it.
 
     Rank and size come from whoever started the process (horovodrun, mpirun, or
@@ -36,12 +38,16 @@ def init(expect_size: int | None = None) -> Topology:
     Args:
         expect_size: The number of ranks that the script counts on; a job of
             another size raises.
+        stall_s: Seconds that ranks wait for another before rank 0 says which one
+            has not arrived, where it is, and what they wait for; 0 for never.
 
     Raises:
         HvdtoolsError: The job is not the one promised: Horovod sees another
             size than the launcher (it would train separate models), the starter
             brings no meeting point, or there are fewer GPUs than local ranks.
     """
+    if not stall_s >= 0:
+        raise HvdtoolsError(f"init(stall_s={stall_s!r}) must be 0 or more seconds.")
     if not (_session and hvd.is_initialized()):
         promise = promised(os.environ)
         if not hvd.is_initialized():
@@ -53,6 +59,9 @@ def init(expect_size: int | None = None) -> Topology:
         _bound_threads(neighbours)
         _require_own_gpu(neighbours)
         _session.append(_topology(neighbours))
+        log.show(hvd.rank())
+        if stall_s and hvd.size() > 1:
+            StallWatch(stall_s)
     topology = _session[-1]
     if expect_size is not None and topology.size != expect_size:
         raise HvdtoolsError(
