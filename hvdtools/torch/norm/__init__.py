@@ -1,0 +1,1 @@
+"""Batch norm over the batches of all ranks."""
