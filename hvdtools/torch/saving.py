@@ -1,0 +1,176 @@
+"""Save and load a job's model, optimizer and scheduler in one file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import horovod.torch as hvd
+from horovod.common.exceptions import HorovodInternalError
+from torch import Tensor
+from torch.nn import Module
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.replicate import (
+    broadcast_tensors,
+    replicate_module,
+    replicate_optimizer,
+    require_same_model,
+)
+from hvdtools.torch.saving_file import read_file, write_file
+from hvdtools.torch.session import require_started
+from hvdtools.torch.waiting import waiting
+
+_LABEL = "hvdtools.checkpoint"
+
+
+def save(
+    path: str | os.PathLike[str],
+    *,
+    model: Module | None = None,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+    **extra: Any,
+) -> None:
+    """Write a checkpoint from rank 0. Call it on every rank; it returns when the file is there.
+
+    Every rank's buffers become rank 0's first: running statistics that each rank
+    kept for itself go on alike, and the file holds what all ranks go on with.
+    The file is written beside `path`, flushed to the disk and moved over it, so
+    that a job killed half way leaves the old file whole. It is read with
+    `load`, or by `torch.load(path)`: {"hvdtools": 1, "model": state, ...}.
+
+    Args:
+        path: Rank 0's counts.
+        model: Before or after `prepare()`.
+        extra: Values of rank 0 to keep with it: numbers, strings, tensors, None,
+            and lists, tuples and dicts of them.
+
+    Raises:
+        HvdtoolsError: Rank 0 could not write, or a value is of a kind that
+            PyTorch does not load from a file without running its code. The same
+            sentence on every rank.
+    """
+    require_started("save()")
+    if model is not None:
+        broadcast_tensors(model.buffers(), 0, f"{_LABEL}.buffers")
+    target = Path(path)
+
+    def write() -> None:
+        objects = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        states = {name: held.state_dict() for name, held in objects.items() if held is not None}
+        write_file(target, states, extra)
+
+    _on_rank_0(write, f"save() could not write {target}")
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    model: Module | None = None,
+    optimizer: Optimizer | None = None,
+    scheduler: LRScheduler | None = None,
+) -> dict[str, Any]:
+    """Read a checkpoint on rank 0 and give it to every rank. Call it on every rank.
+
+    Afterwards parameters, buffers, the optimizer's state (with the dtypes it was
+    saved with) and the scheduler's are equal on all ranks, and as they were
+    saved. Only rank 0 needs to see the file. Random-number generators are not kept.
+
+    Args:
+        path: Rank 0's counts.
+        model: Before or after `prepare()`, on its device. What is left out here
+            is left out of the loading.
+
+    Returns:
+        The extra values that `save` was given, tensors among them on the CPU.
+
+    Raises:
+        HvdtoolsError: There is no such file, it is no checkpoint, it lacks what
+            is asked for, or a state does not fit its object. The same sentence
+            on every rank; objects may be loaded in part then.
+    """
+    require_started("load()")
+    source = Path(path)
+    given = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    wanted = [name for name, held in given.items() if held is not None]
+
+    def read() -> dict[str, Any]:
+        payload = read_file(source, wanted)
+        if model is not None:
+            model.load_state_dict(payload["model"])
+        if optimizer is not None:
+            _load_optimizer(optimizer, payload["optimizer"])
+        return {"extra": payload["extra"], "scheduler": payload.get("scheduler")}
+
+    if model is not None:
+        require_same_model(model, _LABEL)
+    common = _on_rank_0(read, f"load() could not load {source}")
+    if model is not None:
+        replicate_module(model, 0, _LABEL)
+    common = hvd.broadcast_object(common, 0, name=f"{_LABEL}.common")
+
+    def follow() -> None:
+        if optimizer is not None:
+            replicate_optimizer(optimizer, _LABEL)
+        if scheduler is not None:
+            scheduler.load_state_dict(common["scheduler"])
+
+    _on_every_rank(follow, f"load() could not load {source}")
+    extra: dict[str, Any] = common["extra"]
+    return extra
+
+
+ResultT = TypeVar("ResultT")
+
+
+def _on_rank_0(action: Callable[[], ResultT], failed: str) -> ResultT | None:
+    return _on_every_rank(action if hvd.rank() == 0 else lambda: None, failed)
+
+
+def _on_every_rank(action: Callable[[], ResultT], failed: str) -> ResultT:
+    """Run `action` and wait for all ranks; if it failed on one, raise the same on every rank.
+
+    Raises:
+        HvdtoolsError: One sentence: `failed`, then why, of the first rank that failed.
+    """
+    cause: Exception | None = None
+    problem: str | None = None
+    try:
+        result = action()
+    except HorovodInternalError:
+        raise  # the ranks are past talking to each other
+    except Exception as error:  # whatever it is, the other ranks must not wait for ever
+        cause, problem = error, f"{failed}: {_one_line(error)}"
+    with waiting(failed.replace("could not", "to")):
+        problems = hvd.allgather_object(problem, name=f"{_LABEL}.outcome")
+    first = next((text for text in problems if text is not None), None)
+    if first is not None:
+        raise HvdtoolsError(first) from cause
+    return result
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """`load_state_dict`, but each state tensor keeps the dtype it was saved with.
+
+    PyTorch casts them to the parameter's dtype: float32 moments of a bfloat16
+    parameter would lose what they were kept for.
+    """
+    optimizer.load_state_dict(state)
+    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, parameter in zip(numbers, parameters, strict=True):
+        for name, saved in state["state"].get(number, {}).items():
+            loaded = optimizer.state[parameter].get(name)
+            if isinstance(loaded, Tensor) and loaded.dtype != saved.dtype:
+                optimizer.state[parameter][name] = saved.to(loaded.device)
