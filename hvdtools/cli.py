@@ -8,6 +8,7 @@ import typer
 
 from hvdtools import __version__
 from hvdtools.bench.command import bench
+from hvdtools.doctor.command import doctor
 from hvdtools.engine.command import build
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.command import launch
@@ -21,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("build")(build)
+app.command("doctor")(doctor)
 app.command("launch", context_settings={"allow_interspersed_args": False})(launch)
 app.add_typer(bench, name="bench")
 

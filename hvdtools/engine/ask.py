@@ -4,9 +4,51 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 PATIENCE_S = 20
+TIMED_OUT = 124  # as coreutils' timeout does
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a program said.
+
+    Attributes:
+        status: Its exit status; minus the signal's number if one ended it;
+            `TIMED_OUT` if it was ended because it took too long.
+        text: Both its streams, as they came.
+    """
+
+    status: int
+    text: str
+
+
+def hear(
+    argv: Sequence[str],
+    patience_s: float = PATIENCE_S,
+    environment: Mapping[str, str] | None = None,
+) -> Answer | None:
+    """All that the program says, also if it fails; None if it cannot be started."""
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=patience_s,
+            env=environment,
+            check=False,
+        )
+    except OSError:
+        return None
+    except subprocess.TimeoutExpired as late:
+        said = late.output or b""
+        return Answer(TIMED_OUT, said.decode(errors="replace"))
+    return Answer(done.returncode, done.stdout)
 
 
 def ask(argv: Sequence[str]) -> str | None:

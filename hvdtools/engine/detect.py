@@ -102,7 +102,8 @@ def find_tensorflow() -> Framework | None:
     folder, version = _folder("tensorflow"), framework_version("tensorflow")
     if folder is None or version is None:
         return None
-    text = (folder / "python" / "platform" / "build_info.py").read_text()
+    info_file = folder / "python" / "platform" / "build_info.py"
+    text = info_file.read_text() if info_file.exists() else ""
     built = first_match(r"^build_info = collections\.OrderedDict\((.*)\)$", text)
     info = dict(ast.literal_eval(built)) if built else {}
     cuda = first_match(r"^(\d+\.\d+)", str(info.get("cuda_version", "")))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hvdtools.engine.carry_out import end_group, scrubbed, start_group
-from hvdtools.engine.environment import Environment, Mpi
+from hvdtools.engine.environment import Environment
 from hvdtools.engine.plan import BuildPlan
 from hvdtools.errors import HvdtoolsError
 
@@ -24,6 +25,14 @@ RANK_PROGRAM = Path(__file__).parent / "rank_check.py"
 
 # A proof is a job of its own on this machine, also inside an allocation or another job.
 _OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "OMPI_COMM_", "OMPI_UNIVERSE_")
+
+
+@dataclass(frozen=True)
+class Mpirun:
+    """The program that starts ranks over MPI, and whose it is ("Open MPI")."""
+
+    path: Path
+    flavour: str
 
 
 @dataclass(frozen=True)
@@ -53,26 +62,37 @@ def proofs(plan: BuildPlan, env: Environment) -> Iterator[Proof]:
     sizes = {"cpu": 2}
     if plan.gpu.operations == "nccl" and env.gpus:
         sizes["gpu"] = min(2, len(env.gpus))
-    for framework in plan.frameworks:
-        for controller in plan.controllers:
-            for device, size in sizes.items():
-                check = (str(RANK_PROGRAM), framework.name, device, controller, str(size))
-                start = _start(controller, size, env)
-                argv = (*start, str(env.python.executable), *check)
-                yield Proof(framework.name, controller, device, size, argv)
+    names = [framework.name for framework in plan.frameworks]
+    mpirun = Mpirun(env.mpi.mpirun, env.mpi.flavour) if env.mpi else None
+    yield from jobs(names, plan.controllers, sizes, env.python.executable, mpirun)
 
 
-def _start(controller: str, size: int, env: Environment) -> tuple[str, ...]:
+def jobs(
+    frameworks: Iterable[str],
+    controllers: Iterable[str],
+    sizes: Mapping[str, int],
+    python: Path,
+    mpirun: Mpirun | None,
+) -> Iterator[Proof]:
+    """A job for each framework, controller and device; `sizes` is device -> ranks.
+
+    Needs `mpirun` where the controllers include "mpi".
+    """
+    for framework, controller in itertools.product(frameworks, controllers):
+        for device, size in sizes.items():
+            check = (str(RANK_PROGRAM), framework, device, controller, str(size))
+            argv = (*_start(controller, size, python, mpirun), str(python), *check)
+            yield Proof(framework, controller, device, size, argv)
+
+
+def _start(controller: str, size: int, python: Path, mpirun: Mpirun | None) -> tuple[str, ...]:
     if controller == "gloo":
-        run = (str(env.python.executable), "-m", "horovod.runner.launch", "--gloo")
+        run = (str(python), "-m", "horovod.runner.launch", "--gloo")
         return (*run, "-np", str(size), "-H", f"localhost:{size}")
-    assert env.mpi is not None
-    return (str(env.mpi.mpirun), "-n", str(size), *_placement(env.mpi))
-
-
-def _placement(mpi: Mpi) -> tuple[str, ...]:
-    # Two ranks must start on one core as well, and not share one of many.
-    return ("--oversubscribe", "--bind-to", "none") if mpi.flavour == "Open MPI" else ()
+    assert mpirun is not None
+    # More ranks than cores must start too, and not share one core of many.
+    placement = ("--oversubscribe", "--bind-to", "none") if mpirun.flavour == "Open MPI" else ()
+    return (str(mpirun.path), "-n", str(size), *placement)
 
 
 def prove(plan: BuildPlan, env: Environment, console: Console) -> None:
@@ -85,23 +105,41 @@ def prove(plan: BuildPlan, env: Environment, console: Console) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_text("")
     for proof in proofs(plan, env):
-        start_s = time.monotonic()
         with console.status(f"Proving {proof.name}"):
-            complaint, output = _run(proof)
-        elapsed_s = time.monotonic() - start_s
+            tried = attempt(proof)
         with log.open("a") as file:
-            file.write(f"$ {' '.join(proof.argv)}\n{output}\n")
-        if complaint:
-            console.print(f"  ✗ {proof.name}: {complaint} ({elapsed_s:.1f} s)", highlight=False)
-            for line in _telling(output):
+            file.write(f"$ {' '.join(proof.argv)}\n{tried.output}\n")
+        took = f"({tried.elapsed_s:.1f} s)"
+        if tried.complaint:
+            console.print(f"  ✗ {proof.name}: {tried.complaint} {took}", highlight=False)
+            for line in telling(tried.output):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
             raise HvdtoolsError(
-                f"The built Horovod fails its check ({proof.name}: {complaint}); see {log}."
+                f"The built Horovod fails its check ({proof.name}: {tried.complaint}); see {log}."
             )
-        console.print(f"  ✓ {proof.name}: right sums ({elapsed_s:.1f} s)", highlight=False)
+        console.print(f"  ✓ {proof.name}: right sums {took}", highlight=False)
     if plan.gpu.operations == "nccl" and len(env.gpus) < 2:
         seen = "on one GPU with one rank" if env.gpus else "not at all: there is no GPU here"
         console.print(f"  NCCL was proved {seen}.", highlight=False)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a proof ended: what is wrong ("" if nothing), all that was said, and how long it took."""
+
+    complaint: str
+    output: str
+    elapsed_s: float
+
+
+def attempt(proof: Proof, ranks_a_core: float = 1) -> Attempt:
+    """Run a proof to its end; no process of it is left on return.
+
+    It may take `LIMIT_S`, and longer where several ranks share a core.
+    """
+    start_s = time.monotonic()
+    complaint, output = _run(proof, LIMIT_S * max(1, ranks_a_core))
+    return Attempt(complaint, output, time.monotonic() - start_s)
 
 
 def _environment() -> dict[str, str]:
@@ -115,14 +153,15 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _run(proof: Proof) -> tuple[str, str]:
+def _run(proof: Proof, limit_s: float | None = None) -> tuple[str, str]:
     """(what is wrong or "", the job's output)."""
+    limit_s = limit_s or LIMIT_S
     process = start_group(proof.argv, _environment())
     try:
-        output, _ = process.communicate(timeout=LIMIT_S)
+        output, _ = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         end_group(process)
-        return f"no answer in {LIMIT_S} s", process.communicate()[0]
+        return f"no answer in {limit_s:g} s", process.communicate()[0]
     except BaseException:
         end_group(process)
         raise
@@ -138,7 +177,8 @@ def judge(size: int, status: int, output: str) -> str:
     return "" if ranks == expected else f"{len(ranks)} of {size} ranks gave the right sums"
 
 
-def _telling(output: str) -> list[str]:
+def telling(output: str) -> list[str]:
+    """The lines of a failed job's output that say why, four at most."""
     lines = [line.rstrip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if re.search(r"Error|error|wrong|not the", line)]
     return (errors or lines)[-4:]

@@ -19,11 +19,22 @@ NAME = "hvdtools.json"
 
 def installed_key() -> str | None:
     """The key of the wheel that the installed Horovod came from; None if not from one of ours."""
+    key = _note().get("key")
+    return str(key) if key else None
+
+
+def built_with(fact: str) -> str | None:
+    """A fact of the installed Horovod's build ("mpi" -> "Open MPI 5.0.11"); None if not ours."""
+    facts = _note().get("facts")
+    value = facts.get(fact) if isinstance(facts, dict) else None
+    return str(value) if value else None
+
+
+def _note() -> dict[str, object]:
     horovod = installed.find()
     if horovod is None or not (horovod.folder / NAME).exists():
-        return None
-    key = json.loads((horovod.folder / NAME).read_text()).get("key")
-    return str(key) if key else None
+        return {}
+    return dict(json.loads((horovod.folder / NAME).read_text()))
 
 
 def write(plan: BuildPlan, site: Path) -> None:

@@ -103,15 +103,18 @@ def _find_mpirun() -> Mpirun | None:
     path = _find_beside_python("mpirun")
     if path is None:
         return None
-    said = subprocess.run(
-        [path, "--version"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        stdin=subprocess.DEVNULL,
-        timeout=60,
-        check=False,
-    )
+    try:
+        said = subprocess.run(
+            [path, "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=60,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Mpirun(path, flavour=f"nothing: {error}")
     return read_mpirun_version(path, said.stdout + said.stderr)
 
 

@@ -1,0 +1,1 @@
+"""Says whether a run can work here: probes -> `Facts` -> findings -> a screen or JSON."""

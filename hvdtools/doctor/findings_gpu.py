@@ -1,0 +1,152 @@
+"""Findings about GPUs: their driver, what uses them, and what a run on GPUs would lack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hvdtools.doctor.facts import Facts
+from hvdtools.doctor.finding import Finding, broken, note, ok
+
+_CUDA_BUILD = "install a CUDA build of torch or tensorflow, then run `hvdtools build`"
+
+
+def examine_gpus(facts: Facts) -> Iterator[Finding]:
+    """With GPUs here, what keeps a run from using them; without, what one would lack."""
+    yield from _driver(facts)
+    if not facts.gpu_count:
+        yield from _without_gpus(facts)
+        return
+    yield from _nccl(facts)
+    if facts.gpus.cards:
+        yield from _seen(facts)
+    else:
+        sentence = f"there are {_counted(facts.gpu_count)}, but no nvidia-smi to describe them"
+        yield note("GPUs", sentence)
+    yield from _links(facts)
+
+
+def _driver(facts: Facts) -> Iterator[Finding]:
+    gpus = facts.gpus
+    if gpus.complaint:
+        sentence = f"nvidia-smi fails: {gpus.complaint}"
+        if gpus.device_files:
+            remedy = (
+                "restart the machine or reload NVIDIA's driver, so that both are of one version"
+            )
+            yield broken("GPUs", sentence, remedy)
+        else:
+            yield note("GPUs", sentence, "load or install NVIDIA's driver if this machine has GPUs")
+        return
+    if gpus.device_files and not facts.gpu_count:
+        sentence = f"/dev shows {_counted(gpus.device_files)}, but nvidia-smi lists none"
+        yield note("GPUs", sentence, "let the container have NVIDIA's driver (--gpus all, --nv)")
+    for framework in facts.frameworks:
+        if gpus.cards and framework.cuda and gpus.cuda and _older(gpus.cuda, framework.cuda):
+            yield broken(
+                framework.name,
+                f"{framework.name} is built for CUDA {framework.cuda}, but the driver "
+                f"{gpus.driver} serves CUDA {gpus.cuda} at most",
+                f"install a newer driver, or {framework.name} for CUDA {gpus.cuda}",
+            )
+
+
+def _older(driver: str, framework: str) -> bool:
+    # Within one major release an older driver serves newer libraries (NVIDIA's CUDA
+    # Compatibility guide, "minor version compatibility").
+    return int(driver.partition(".")[0]) < int(framework.partition(".")[0])
+
+
+def _without_gpus(facts: Facts) -> Iterator[Finding]:
+    for framework in facts.frameworks:
+        if framework.cuda:
+            yield note(
+                framework.name,
+                f"{framework.name} is built for CUDA {framework.cuda} and there is no GPU with a "
+                "driver here: it trains on the CPU",
+            )
+    if not facts.gpus.complaint and not facts.gpus.device_files:
+        yield note("GPUs", "there is no NVIDIA GPU here")
+    if facts.horovod is not None and not _has_nccl(facts):
+        yield note("NCCL", "Horovod was built without NCCL, which only GPUs need")
+    yield note("a GPU run", f"would lack {', '.join(lacking(facts))}")
+
+
+def lacking(facts: Facts) -> list[str]:
+    """What stands between this environment and a run on GPUs, in the order of its mending."""
+    parts = {
+        "an NVIDIA GPU and its driver": facts.gpu_count > 0,
+        "a CUDA build of torch or tensorflow": any(each.cuda for each in facts.frameworks),
+        # What only serves to build NCCL into Horovod is not needed where it is in.
+        "CUDA's nvcc": facts.cuda is not None or _has_nccl(facts),
+        "NCCL's header and library": facts.nccl is not None or _has_nccl(facts),
+        "NCCL in Horovod (`hvdtools build` adds it)": _has_nccl(facts),
+    }
+    return [part for part, here in parts.items() if not here]
+
+
+def _has_nccl(facts: Facts) -> bool:
+    return facts.horovod is not None and facts.horovod.installed.nccl
+
+
+def _nccl(facts: Facts) -> Iterator[Finding]:
+    gpus = _counted(facts.gpu_count)
+    cpu_builds = [each for each in facts.frameworks if each.cuda is None]
+    if facts.frameworks and len(cpu_builds) == len(facts.frameworks):
+        names = " and ".join(f"{each.name} {each.version}" for each in cpu_builds)
+        yield broken("NCCL", f"{gpus} here stay idle: {names} cannot use them", _CUDA_BUILD)
+        return
+    for framework in cpu_builds:
+        sentence = f"{framework.name} {framework.version} is a CPU build and leaves {gpus} idle"
+        yield note(
+            framework.name, sentence, f"install its CUDA build to train with {framework.name}"
+        )
+    if facts.horovod is None:
+        return
+    if _has_nccl(facts):
+        yield ok("NCCL", "gradients go from GPU to GPU")
+        return
+    needs = lacking(facts)[:-1]  # the last is what is built
+    first = f"install {' and '.join(needs)}, then " if needs else ""
+    yield broken(
+        "NCCL",
+        f"{gpus} here, but Horovod was built without NCCL: gradients travel through the host's "
+        "memory, and training scales poorly",
+        f"{first}run `hvdtools build --gpu nccl`",
+    )
+
+
+def _seen(facts: Facts) -> Iterator[Finding]:
+    here = len(facts.gpus.cards)
+    hidden = "CUDA_VISIBLE_DEVICES" in facts.variables
+    for framework in facts.frameworks:
+        load = facts.load(framework.name)
+        if framework.cuda is None or load is None or load.gpus is None or load.gpus == here:
+            continue
+        sentence = f"{framework.name} sees {load.gpus} of {_counted(here)}"
+        if hidden:
+            shown = facts.variables["CUDA_VISIBLE_DEVICES"]
+            yield note(framework.name, f"{sentence}: CUDA_VISIBLE_DEVICES={shown}")
+        elif load.gpus == 0:
+            yield broken(framework.name, sentence, _unseen_remedy(framework.name))
+        else:
+            yield note(framework.name, sentence, "compare with the list of `nvidia-smi -L`")
+    if facts.slurm is not None and facts.slurm.gpus_per_task:
+        sentence = "the allocation asked for GPUs by the task, which hides them from one another"
+        yield note("Slurm", sentence, "ask for --gpus-per-node instead of --gpus-per-task")
+
+
+def _unseen_remedy(name: str) -> str:
+    if name == "torch":
+        return "run `python -c 'import torch; torch.cuda.init()'`, which says why"
+    return "install `tensorflow[and-cuda]`, and read what TensorFlow warns of when it starts"
+
+
+def _links(facts: Facts) -> Iterator[Finding]:
+    linked = any(cell.startswith("NV") for row in facts.gpus.links for cell in row)
+    if facts.variables.get("NCCL_P2P_DISABLE", "0") != "0" and linked:
+        sentence = "NCCL_P2P_DISABLE is set, so NVLink is not used"
+        yield note("GPUs", sentence, "unset NCCL_P2P_DISABLE")
+
+
+def _counted(count: int) -> str:
+    return f"{count} GPU{'s' * (count != 1)}"

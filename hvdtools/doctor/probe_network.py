@@ -1,0 +1,71 @@
+"""Network interfaces, InfiniBand ports and this host's own name."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from hvdtools.doctor.facts_host import Interface, Network, Port
+
+_INFINIBAND = Path("/sys/class/infiniband")
+
+
+def find_network() -> Network:
+    """What the kernel and the resolver say; sends nothing to other hosts but a name's look-up."""
+    name = socket.gethostname()
+    return Network(name, _addresses(name), find_interfaces(), find_ports(_INFINIBAND))
+
+
+def _addresses(host_name: str) -> tuple[str, ...]:
+    try:
+        found = socket.getaddrinfo(host_name, None, proto=socket.IPPROTO_TCP)
+    except (OSError, UnicodeError):
+        return ()
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def find_interfaces() -> tuple[Interface, ...]:
+    """Every interface, with its addresses except link-local ones, which reach no other subnet."""
+    import psutil
+
+    kinds = (socket.AF_INET, socket.AF_INET6)
+    states = psutil.net_if_stats()
+    addresses = {
+        name: tuple(each.address for each in listed if each.family in kinds)
+        for name, listed in psutil.net_if_addrs().items()
+    }
+    return tuple(
+        Interface(
+            name,
+            up=state.isup,
+            addresses=tuple(
+                text for text in addresses.get(name, ()) if not text.startswith("fe80:")
+            ),
+            speed_mbit_per_s=state.speed,
+        )
+        for name, state in sorted(states.items())
+    )
+
+
+def find_ports(folder: Path) -> tuple[Port, ...]:
+    """InfiniBand's ports as the kernel lists them in /sys/class/infiniband.
+
+    Source: the kernel's Documentation/ABI/stable/sysfs-class-infiniband; `state`
+    reads "4: ACTIVE", `rate` "400 Gb/sec (4X NDR)".
+    """
+    return tuple(
+        Port(
+            name=f"{port.parent.parent.name}/{port.name}",
+            state=_read(port / "state").partition(": ")[2],
+            rate=_read(port / "rate"),
+            link_layer=_read(port / "link_layer"),
+        )
+        for port in sorted(folder.glob("*/ports/*"))
+    )
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

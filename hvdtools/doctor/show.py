@@ -1,0 +1,82 @@
+"""One screen: a row for each subject, then what is broken and what to know, with remedies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from hvdtools.doctor.check import SUBJECT as ALL_REDUCE
+from hvdtools.doctor.describe import rows
+from hvdtools.doctor.finding import Finding
+from hvdtools.doctor.report import Report, worst
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# A mark and a word: not everyone sees the colour, not every terminal the mark.
+_MARKS = {"ok": ("✓ ok", "green"), "note": ("• note", "yellow"), "broken": ("✗ broken", "red")}
+
+
+def show(report: Report, console: Console) -> None:
+    """Print the report."""
+    console.print(report.facts.machine, markup=False, highlight=False)
+    console.print(_table(list(screen_rows(report))))
+    told = [each for each in report.findings if each.level == "broken"]
+    told += [each for each in report.findings if each.level == "note" and each.remedy]
+    if told:
+        console.print()
+        console.print(_remedies(told))
+    console.print()
+    console.print(verdict(report), markup=False, highlight=False)
+
+
+def screen_rows(report: Report) -> Iterator[tuple[str, str, str]]:
+    """(level, subject, text): facts, and those notes that need no remedy."""
+    for subject, text in rows(report.facts):
+        findings = report.of(subject)
+        plain = [each.sentence for each in findings if each.level == "note" and not each.remedy]
+        yield worst(findings), subject, "; ".join(part for part in (text, *plain) if part)
+    for finding in report.of(ALL_REDUCE):
+        yield finding.level, ALL_REDUCE, finding.sentence
+
+
+def verdict(report: Report) -> str:
+    """The last line: may a run start?"""
+    broken = sum(each.level == "broken" for each in report.findings)
+    if broken:
+        count = "1 thing is" if broken == 1 else f"{broken} things are"
+        return f"{count} broken: do what stands behind →."
+    if report.checks:
+        return "Nothing is broken."
+    return "Nothing is broken. `hvdtools doctor --np 2` tries an all-reduce as well."
+
+
+def _table(lines: list[tuple[str, str, str]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for level, subject, text in lines:
+        mark, colour = _MARKS[level]
+        # Text, not markup: a path may hold brackets.
+        table.add_row(Text(mark, colour), Text(subject, "bold"), Text(text or "none"))
+    return table
+
+
+def _remedies(findings: list[Finding]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings:
+        mark, colour = _MARKS[finding.level]
+        text = Text(f"{finding.subject}: {finding.sentence}")
+        text.append(f"\n→ {finding.remedy}", "bold")
+        table.add_row(Text(mark, colour), text)
+    return table
