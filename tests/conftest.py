@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -62,6 +64,24 @@ def start_job(
         timeout_s=timeout_s,
     )
     return Job(outcome.exit_code, tuple(lines))
+
+
+def check_names(program: str) -> list[str]:
+    """The `check_*` functions of `tests/<program>`, without running it."""
+    return re.findall(r"^def (check_\w+)", (HERE / program).read_text(), re.MULTILINE)
+
+
+def check_outcomes(ranks: int, program: str, *arguments: object) -> list[dict[str, str]]:
+    """Run a program of checks in `ranks` ranks. For each rank: check -> "ok" or its traceback."""
+    job = start_job(ranks, program, *arguments)
+    assert job.exit_code == 0, job.text
+    return [json.loads(job.of(rank)[-1]) for rank in range(ranks)]
+
+
+def assert_ok(outcomes: list[dict[str, str]], check: str) -> None:
+    """Check that `check` was right on every rank."""
+    for rank, results in enumerate(outcomes):
+        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
 
 
 @pytest.fixture(scope="session", name="start_job")

@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import traceback
-from collections.abc import Callable
-
 import torch
+from checking import refused, run_checks
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
 import hvdtools.torch as hvt
 from hvdtools.errors import HvdtoolsError
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
-
-
-def refused(sentence: str, action: Callable[[], object]) -> None:
-    try:
-        action()
-    except HvdtoolsError as error:
-        assert sentence in str(error), str(error)
-    else:
-        raise AssertionError(f"nothing was refused; expected: {sentence}")
 
 
 def equal_everywhere(tensor: torch.Tensor) -> bool:
@@ -96,23 +83,22 @@ def check_broadcast() -> None:
     assert equal_everywhere(layer.weight.detach())
 
 
-def check_shard_splits_every_epoch() -> None:
-    torch.manual_seed(RANK)
-    data = TensorDataset(torch.arange(11 * SIZE + 1))
-    loader = hvt.shard(DataLoader(data, batch_size=4, shuffle=True))
-    orders = []
-    for _ in range(2):
-        batches = [rows for (rows,) in loader]
-        assert [len(rows) for rows in batches] == [4, 4, 3]
-        mine = torch.zeros(len(data), dtype=torch.float64)
-        mine[torch.cat(batches)] = 1
-        everyone = hvt.average(mine) * SIZE
-        assert everyone.max() == 1  # no sample twice
-        assert round(everyone.sum().item()) == 11 * SIZE
-        orders.append(torch.cat(batches).tolist())
-    assert orders[0] != orders[1]
-    small = DataLoader(TensorDataset(torch.arange(SIZE - 1)))
-    refused(f"{SIZE - 1} samples for {SIZE} ranks", lambda: hvt.shard(small))
+def check_gather() -> None:
+    rows = torch.arange(3.0 * RANK).reshape(RANK, 3)  # rank 0 brings none
+    everyone = hvt.gather(rows.t())
+    assert [part.shape for part in everyone] == [(3, rank) for rank in range(SIZE)]
+    for rank, part in enumerate(everyone):
+        assert torch.equal(part, torch.arange(3.0 * rank).reshape(rank, 3).t())
+    scalar = torch.tensor(RANK + 0.5, dtype=torch.bfloat16, requires_grad=True)
+    numbers = hvt.gather(scalar)
+    assert [number.item() for number in numbers] == [rank + 0.5 for rank in range(SIZE)]
+    assert all(n.dtype == torch.bfloat16 and not n.requires_grad for n in numbers)
+    mixed = hvt.gather(torch.tensor([True, False]) if RANK == 0 else torch.tensor([RANK]))
+    assert mixed[0].tolist() == [True, False]
+    assert [part.tolist() for part in mixed[1:]] == [[rank] for rank in range(1, SIZE)]
+    assert [part.shape for part in hvt.gather(torch.empty(0, 4))] == [(0, 4)] * SIZE
+    refused("gather() got a list", lambda: hvt.gather([1.0]))
+    refused("gather() got a torch.sparse_coo tensor", lambda: hvt.gather(torch.eye(2).to_sparse()))
 
 
 class _Raise(torch.autograd.Function):
@@ -228,17 +214,5 @@ def check_gradients_are_sent_while_backward_runs() -> None:
     assert sum(sent) >= len(sent) - 2
 
 
-def main() -> None:
-    results = {}
-    for name, check in list(globals().items()):
-        if name.startswith("check_"):
-            try:
-                check()
-                results[name] = "ok"
-            except Exception:
-                results[name] = traceback.format_exc()
-    print(json.dumps(results))
-
-
 if __name__ == "__main__":
-    main()
+    run_checks(globals())

@@ -11,7 +11,6 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 import hvdtools.torch as hvt
 from hvdtools.errors import HvdtoolsError
@@ -82,7 +81,7 @@ def test_a_wrapped_model() -> None:
 
 
 def test_a_dtype_that_horovod_cannot_average() -> None:
-    from hvdtools.torch.buckets import reduced_dtype
+    from hvdtools.torch.gradients.buckets import reduced_dtype
 
     with pytest.raises(HvdtoolsError, match=r"Parameter w is complex64.*float64, float32"):
         reduced_dtype("w", torch.zeros(1, dtype=torch.complex64))
@@ -153,35 +152,6 @@ def test_average_refuses_what_it_cannot_do() -> None:
         hvt.average(float("nan"), count=0)
     with pytest.raises(HvdtoolsError, match="root=1: it must be one of the ranks 0 to 0"):
         hvt.broadcast(1, root=1)
-
-
-class Endless(IterableDataset):  # type: ignore[type-arg]
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        yield 1
-
-
-def test_loaders_that_cannot_be_sharded() -> None:
-    data = TensorDataset(torch.arange(8))
-    with pytest.raises(HvdtoolsError, match=r"got a list: give it a torch.utils.data.DataLoader"):
-        hvt.shard([1, 2])  # type: ignore[arg-type]
-    with pytest.raises(HvdtoolsError, match="cannot split an IterableDataset"):
-        hvt.shard(DataLoader(Endless()))
-    with pytest.raises(HvdtoolsError, match="WeightedRandomSampler"):
-        hvt.shard(DataLoader(data, sampler=WeightedRandomSampler([1.0] * 8, 8)))
-    with pytest.raises(HvdtoolsError, match="split already by its ShardSampler"):
-        hvt.shard(hvt.shard(DataLoader(data)))
-    batches = torch.utils.data.BatchSampler(range(8), 2, drop_last=False)
-    with pytest.raises(HvdtoolsError, match="comes from a BatchSampler"):
-        hvt.shard(DataLoader(data, batch_sampler=batches))
-
-
-def test_an_epoch_has_an_order_of_its_own_and_can_be_chosen() -> None:
-    loader = hvt.shard(DataLoader(TensorDataset(torch.arange(50)), batch_size=50, shuffle=True))
-    first, second = (next(iter(loader))[0].tolist() for _ in range(2))
-    assert first != second
-    assert sorted(first) == sorted(second) == list(range(50))
-    loader.sampler.set_epoch(0)  # type: ignore[union-attr]
-    assert next(iter(loader))[0].tolist() == first
 
 
 START = "import hvdtools.torch as hvt; print(hvt.init())"

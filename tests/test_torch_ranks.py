@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import assert_ok, check_names, check_outcomes
 
-CHECKS = re.findall(
-    r"^def (check_\w+)", (Path(__file__).parent / "rank_checks.py").read_text(), re.MULTILINE
-)
+PROGRAMS = ("rank_checks.py", "rank_proofs.py")
+CHECKS = [(program, check) for program in PROGRAMS for check in check_names(program)]
 
 
 @pytest.fixture(scope="module", params=(2, 3), ids=lambda n: f"{n}-ranks")
-def outcomes(request: pytest.FixtureRequest, start_job: Any) -> list[dict[str, str]]:
-    """For each rank: check -> "ok", or the traceback it died of."""
-    job = start_job(request.param, "rank_checks.py")
-    assert job.exit_code == 0, job.text
-    return [json.loads(job.of(rank)[-1]) for rank in range(request.param)]
+def outcomes(request: pytest.FixtureRequest) -> dict[str, list[dict[str, str]]]:
+    return {program: check_outcomes(request.param, program) for program in PROGRAMS}
 
 
-@pytest.mark.parametrize("check", CHECKS)
-def test_between_ranks(outcomes: list[dict[str, str]], check: str) -> None:
-    for rank, results in enumerate(outcomes):
-        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
+@pytest.mark.parametrize(("program", "check"), CHECKS)
+def test_between_ranks(outcomes: dict[str, list[dict[str, str]]], program: str, check: str) -> None:
+    assert_ok(outcomes[program], check)
 
 
 def test_a_rank_that_skips_its_allreduce_is_caught(start_job: Any) -> None:
@@ -33,3 +26,14 @@ def test_a_rank_that_skips_its_allreduce_is_caught(start_job: Any) -> None:
     assert job.exit_code != 0
     assert "step() would use gradients that are not averaged over ranks" in job.text
     assert "trained" not in [line for _, line in job.lines]
+
+
+def test_rank_0_names_the_rank_that_others_wait_for(start_job: Any) -> None:
+    job = start_job(3, "rank_stalls.py")
+    assert job.exit_code == 0, job.text
+    stalled = [line for line in job.of(0) if "stalled" in line]
+    here = "not there: rank 1, at rank_stalls.py:20 in read_slowly."
+    assert any("ranks 0 and 2 waited" in line and here in line for line in stalled), job.text
+    assert any("for bucket 1 of 1 (1.bias to 0.weight) of backward pass 2" in s for s in stalled)
+    assert any("for average()" in line and here in line for line in stalled), job.text
+    assert not any("stalled" in line for rank in (1, 2) for line in job.of(rank))

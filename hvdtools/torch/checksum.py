@@ -1,0 +1,98 @@
+"""Compare tensors over ranks by checksums of their bits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import horovod.torch as hvd
+import torch
+from torch import Tensor
+
+from hvdtools.torch.log import ranks_in_words
+
+_WORD_BYTES = 8
+PARTED_REMEDY = (
+    "end the job and start it from a checkpoint, and look for code that changes weights or "
+    "gradients on some ranks only"
+)
+
+
+def checksum(tensor: Tensor) -> Tensor:
+    """The sum of the tensor's bits as 64-bit words, modulo 2**64: shape (), int64, on its device.
+
+    Whole numbers, so that the order of adding, and with it the device, does not
+    matter: one changed bit changes it, and the time is that of one reading.
+    """
+    flat = _in_memory_order(tensor.detach())
+    whole = flat.numel() * flat.itemsize // _WORD_BYTES * (_WORD_BYTES // flat.itemsize)
+    if flat.storage_offset() * flat.itemsize % _WORD_BYTES:
+        flat = flat.clone()
+    total = flat[:whole].view(torch.int64).sum()
+    rest = flat[whole:]
+    return total + rest.view(torch.uint8).sum(dtype=torch.int64) if rest.numel() else total
+
+
+def _in_memory_order(tensor: Tensor) -> Tensor:
+    """All elements as one dimension, without a copy where they lie dense in any order."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    expected = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format).stride()
+    if tensor.stride() == expected:
+        return tensor.as_strided((tensor.numel(),), (1,))
+    return tensor.reshape(-1)
+
+
+def checksums(tensors: Sequence[Tensor]) -> Tensor:
+    """The checksum of each: shape (len(tensors),), int64, on the device of the first."""
+    device = tensors[0].device
+    return torch.stack([checksum(tensor).to(device) for tensor in tensors])
+
+
+class Comparison:
+    """A comparison of numbers over ranks that is under way.
+
+    Args:
+        numbers: Shape (n,), int64; the same length on every rank.
+        label: Names the all-reduce; the same on every rank.
+    """
+
+    def __init__(self, numbers: Tensor, label: str) -> None:
+        self._numbers = numbers
+        self._label = label
+        # Largest and smallest in one message: min(x) = ~max(~x), also at the ends of the range.
+        self._handle = hvd.allreduce_async(
+            torch.cat([numbers, ~numbers]), op=hvd.Max, name=f"{label}.compare"
+        )
+
+    def conclude(self) -> dict[int, list[int]]:
+        """Wait for all ranks: {place: the ranks that differ there from most}; {} if all agree.
+
+        Where there is no majority the ranks that differ from rank 0. Every rank
+        gets the same answer.
+        """
+        largest, inverted_smallest = hvd.synchronize(self._handle).chunk(2)
+        if torch.equal(largest, ~inverted_smallest):
+            return {}
+        everyone = hvd.allgather(self._numbers[None].cpu(), name=f"{self._label}.differences")
+        return {
+            place: strangers
+            for place, column in enumerate(everyone.t().tolist())
+            if (strangers := _minority(column))
+        }
+
+
+def _minority(column: list[int]) -> list[int]:
+    (value, count), *others = Counter(column).most_common()
+    tie = any(other == count for _, other in others)
+    usual = column[0] if tie else value
+    return [rank for rank, number in enumerate(column) if number != usual]
+
+
+def in_words(differences: dict[int, list[int]], names: Sequence[str]) -> str:
+    """ "rank 1 differs in weight of layer2.bias (and 3 more)"."""
+    first = min(differences)
+    more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
+    ranks = sorted({rank for strangers in differences.values() for rank in strangers})
+    verb = "differs" if len(ranks) == 1 else "differ"
+    return f"{ranks_in_words(ranks)} {verb} from the others in {names[first]}{more}"

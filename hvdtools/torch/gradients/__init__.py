@@ -1,0 +1,1 @@
+"""Gradients on their way: hooks, buckets, all-reduces, and what watches over them."""

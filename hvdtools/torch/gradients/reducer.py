@@ -1,0 +1,336 @@
+"""Average gradients over ranks while backward runs, and hand them over when it returns.
+
+The life of a backward pass:
+
+1. A gradient reaches the model's output, or the first parameter: `_begin`
+   remembers the graph task and queues `_finish` for its end.
+2. Each parameter's hook counts its bucket down; buckets that are complete are
+   sent, strictly in index order, so that all ranks send the same sequence.
+3. At the end of the pass `_finish` sends what is left (zeros where this rank
+   had no gradient), waits for all buckets and hands the averages to `.grad`.
+
+An exception in backward skips step 3. Other ranks may be waiting for the
+buckets that were not sent: the next pass or optimizer step finds the stale
+task and `_abandon`s it, which sends the rest with the abort flag raised, so
+that every rank learns of it.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import horovod.torch as hvd
+import torch
+from torch.nn import Parameter
+
+from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.gradients.backward import at_end_of_backward, current_task, is_nested
+from hvdtools.torch.gradients.exchange import Exchange, Load, Round
+from hvdtools.torch.gradients.hooks import listen, refuse_unreducible
+from hvdtools.torch.gradients.proof import Proof
+from hvdtools.torch.gradients.signals import Heard
+from hvdtools.torch.gradients.tally import Aside, Tally, put_back
+from hvdtools.torch.log import logger
+from hvdtools.torch.weighting import current_weight
+
+
+@dataclass
+class _Pass:
+    """One outermost backward pass.
+
+    Attributes:
+        task: Its graph task.
+        sends: True if its gradients go over the wire at its end.
+        weight: How much it counts; None where the script gave no weight.
+        aside: Gradients to put back at its end, if its own count for nothing.
+        problem: Why it is refused; None if it is not.
+        round: The round of all-reduces that it fills; None if it sends nothing.
+        seen: The parameters whose gradient has arrived, by index.
+        begun_s: When it reached the model's output, by time.monotonic(); None if
+            that was not seen.
+    """
+
+    task: int
+    sends: bool
+    weight: float | None
+    aside: Aside | None
+    problem: str | None = None
+    round: Round | None = None
+    seen: set[int] = field(default_factory=set)
+    begun_s: float | None = None
+
+
+class Reducer:
+    """The hooks on one model's parameters, and what they do.
+
+    Args:
+        named: (name, parameter) of every parameter, each once, in model order.
+        label: Names this reducer's all-reduces; the same on every rank.
+        accumulate: Backward passes for each all-reduce.
+        bucket_bytes: The size at which a bucket is closed.
+        check_every: Steps between two proofs that the replicas are equal.
+    """
+
+    def __init__(
+        self,
+        named: Sequence[tuple[str, Parameter]],
+        *,
+        label: str,
+        accumulate: int,
+        bucket_bytes: float,
+        check_every: int,
+    ) -> None:
+        self.accumulate = accumulate
+        self.paused = 0  # depth of no_sync()
+        self.rounds = 0  # of averaging, whether or not there is anybody to average with
+        self.last_weight = 1.0
+        self._named = list(named)
+        self._alone = hvd.size() == 1
+        self._lock = threading.RLock()  # one autograd thread per device calls the hooks
+        self._proof = Proof(self._named, label=label, every=check_every)
+        self._exchange = Exchange(
+            self._named,
+            label=label,
+            bucket_bytes=bucket_bytes,
+            before_sending=self._proof.before_sending,
+        )
+        self._tally = Tally(self._named)
+        self._pass: _Pass | None = None
+        # Until one whole pass was seen, nothing is sent before its end, and never
+        # once a nested pass was seen: there a parameter can get gradients twice.
+        self._overlap = False
+        self._saw_nested = False
+        for index, (_, parameter) in enumerate(self._named):
+            listen(parameter, self, index)
+
+    # -- one backward pass -------------------------------------------------
+
+    def on_output_gradient(self) -> None:
+        """Called when a gradient reaches the model's output.
+
+        It may be torch.autograd.grad that runs, which adds nothing to any
+        parameter: a pass without a parameter's gradient is forgotten at its end.
+        """
+        with self._lock:
+            task = current_task()
+            known = self._pass is not None and self._pass.task == task
+            if not known and not is_nested():
+                self._begin(task)
+
+    def on_parameter_gradient(self, index: int) -> None:
+        """Called after a gradient was added to parameter `index`."""
+        with self._lock:
+            task = current_task()
+            if self._pass is None or self._pass.task != task:
+                self._enter(task, index)
+            assert self._pass is not None
+            if self._pass.problem is not None and not self._pass.seen:
+                self._refuse(self._pass, index)
+            refuse_unreducible(*self._named[index])
+            if index in self._pass.seen:
+                self._refuse_late(index)
+                return
+            self._pass.seen.add(index)
+            if self._pass.sends and not self._alone:
+                self._count_down(self._pass, index)
+
+    def _count_down(self, running: _Pass, index: int) -> None:
+        if running.round is None:
+            running.round = self._open(running)
+        running.round.missing[self._exchange.layout.bucket_of(index)] -= 1
+        if self._overlap:
+            self._exchange.send_complete(running.round)
+
+    def _enter(self, task: int, index: int) -> None:
+        """A gradient from another graph task than the last: a nested pass, or a new one."""
+        nested = is_nested()
+        if nested and self._pass is not None:
+            self._saw_nested = True
+            self._overlap = False
+            return
+        if nested:
+            raise HvdtoolsError(
+                f"Re-entrant checkpointing reached parameter {self._named[index][0]} before any "
+                "gradient reached the output of the prepared model: call the model that was given "
+                "to prepare(), or use checkpoint(..., use_reentrant=False)."
+            )
+        self._begin(task, first=index)
+
+    def _begin(self, task: int, first: int | None = None) -> None:
+        problem = self._end_stale(first)
+        self._tally.forget_discarded(first)
+        sends = not self.paused and self._tally.counted + 1 >= self.accumulate
+        weight = current_weight()
+        problem = problem or self._tally.problem(weight, first, sends=sends)
+        aside = None if problem else self._tally.begin(weight, first)
+        begun_s = time.monotonic() if first is None else None
+        self._pass = _Pass(task, sends, weight, aside, problem, begun_s=begun_s)
+        at_end_of_backward(functools.partial(self._finish, task))
+
+    def _refuse(self, running: _Pass, index: int) -> None:
+        """Raise what is wrong with a pass, now that it is one and not torch.autograd.grad's."""
+        running.seen.add(index)
+        if running.sends and not self._alone:
+            running.round = self._open(running)  # to be abandoned, so that all ranks know
+        raise HvdtoolsError(running.problem)
+
+    def _open(self, running: _Pass) -> Round:
+        """Begin a round; what was put off in the one before is read first.
+
+        Raises:
+            HvdtoolsError: That round was not sound, or replicas have parted: on
+                every rank, so that nobody waits for this one.
+        """
+        try:
+            heard = self._exchange.recall()
+            if heard is not None:
+                self._proof.name_nonfinite(heard)
+            self._proof.conclude()
+        except HvdtoolsError:
+            self._pass = None
+            raise
+        # With nothing added up before, a pass of weight 0 has nothing to send.
+        aside = running.aside if self._tally.passes or running.aside is None else {}
+        return self._exchange.open(running.begun_s, self._load(running), aside)
+
+    def _load(self, running: _Pass) -> Load | None:
+        tally = self._tally
+        if running.weight is None or tally.scale is None:
+            return None
+        return Load(tally.scale, tally.weight + running.weight, tally.passes + 1)
+
+    def _finish(self, task: int) -> None:
+        with self._lock:
+            running = self._pass
+            if running is None or running.task != task:
+                return
+            self._pass = None
+            if not running.seen:
+                self._put_back(running)
+            elif running.sends:
+                self._reduce(running)
+            else:
+                self._tally.add(running.seen, running.weight, running.aside, counts=not self.paused)
+
+    def _reduce(self, running: _Pass) -> None:
+        """Average what the pass and those before it left."""
+        load = self._load(running)
+        self.rounds += 1
+        self.last_weight = 1.0 if load is None else load.weight
+        try:
+            if running.round is not None:
+                self._exchange.send_rest(running.round)
+                heard = self._exchange.settle(running.round)
+                self._proof.after(running.round.step, heard, self._exchange.layout.buckets)
+            elif load is not None:
+                self._settle_alone(running, load)
+        except HvdtoolsError:
+            self._tally.clear()
+            self._tally.unreduced = set(running.seen)
+            raise
+        self._tally.clear()
+        if running.seen:
+            self._overlap = not self._saw_nested
+
+    @torch.no_grad()
+    def _settle_alone(self, running: _Pass, load: Load) -> None:
+        """The weighted mean over the passes of a job of one rank."""
+        Heard(0, 1, load.weight, load.passes, 0).require_sound(late=False)
+        self._put_back(running)
+        factor = load.scale * load.passes / load.weight
+        gradients = [p.grad for _, p in self._named if p.grad is not None]
+        if factor != 1 and gradients:
+            torch._foreach_mul_(gradients, factor)
+
+    def _put_back(self, running: _Pass) -> None:
+        if running.aside is not None:
+            put_back(running.aside, (parameter for _, parameter in self._named))
+
+    def _end_stale(self, first: int | None) -> str | None:
+        """End the pass that an exception cut off, if there is one.
+
+        Args:
+            first: A parameter that already has its gradient of the next pass.
+
+        Returns:
+            Why the next pass cannot go on; None if it can.
+        """
+        stale, self._pass = self._pass, None
+        if stale is None:
+            return None
+        if not stale.seen:
+            self._put_back(stale)
+            return None
+        if not stale.sends:
+            self._tally.add(stale.seen, stale.weight, None, counts=not self.paused)
+            return None
+        self._tally.clear()
+        self._tally.unreduced = set(stale.seen)
+        if stale.round is None:
+            return None
+        sent = len(stale.round.handles)
+        mixed = first is not None and self._exchange.layout.holds(first, sent=sent)
+        self._exchange.give_up(stale.round)
+        if first is None or not mixed:
+            return None
+        return (
+            f"After an exception in backward(), the gradient of {self._named[first][0]} met an "
+            "all-reduce still under way: use zero_grad(set_to_none=True), or call the model "
+            "that was given to prepare()."
+        )
+
+    # -- what the optimizer may see ------------------------------------------
+
+    def require_reduced(self) -> None:
+        """Raise if some `.grad` is this rank's own and not the average.
+
+        Raises:
+            HvdtoolsError: The last passes ran under `no_sync()`, are fewer than
+                `accumulate`, or ended in an exception.
+        """
+        with self._lock:
+            self._end_stale(None)
+            waiting = self._tally.unreduced_now()
+            if not waiting:
+                return
+            done = f"{self._tally.counted} of {self.accumulate} backward passes are done"
+            raise HvdtoolsError(
+                f"step() would use gradients that are not averaged over ranks ({len(waiting)} "
+                f"parameters, {self._named[waiting[0]][0]} first; {done}): call step() after "
+                "the backward() that averages, which is the last of `accumulate` or the first "
+                "outside no_sync(), or drop them with zero_grad()."
+            )
+
+    def reduce_nothing(self) -> None:
+        """Take part in the others' round although this rank has no new gradient.
+
+        They would wait for it, and then take its next gradients for this step's.
+        """
+        with self._lock:
+            self._tally.forget_discarded(None)
+            if self._alone or self.paused or self._tally.passes:
+                return
+            weight = current_weight()
+            running = _Pass(-1, True, weight, self._tally.begin(weight, None))
+            running.round = self._open(running)
+            logger.warning(
+                f"rank {hvd.rank()} came to step() {running.round.step} without a new gradient: "
+                "its loss touched no parameter, or it ran no backward(). It counts as zeros."
+            )
+            self._reduce(running)
+
+    # -- small parts -----------------------------------------------------------
+
+    def _refuse_late(self, index: int) -> None:
+        """A second gradient for one parameter in one pass, after its bucket left."""
+        assert self._pass is not None
+        sent = len(self._pass.round.handles) if self._pass.round is not None else 0
+        if sent and self._exchange.layout.bucket_of(index) < sent:
+            raise HvdtoolsError(
+                f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
+                "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."
+            )

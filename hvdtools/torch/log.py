@@ -1,0 +1,29 @@
+"""What the adapter tells the person who watches the job."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("hvdtools")
+
+
+def show(rank: int) -> None:
+    """Let rank 0's notes and every rank's warnings reach stderr.
+
+    A script that configured logging keeps its own way: nothing is added then.
+    """
+    if logger.hasHandlers():
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("hvdtools: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+def ranks_in_words(ranks: list[int]) -> str:
+    """ "rank 3", "ranks 0, 2 and 3", "ranks 0, 1, 2 and 61 more"."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    if len(ranks) > 8:
+        return f"ranks {', '.join(map(str, ranks[:3]))} and {len(ranks) - 3} more"
+    return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"

@@ -1,0 +1,46 @@
+"""Wait for the other ranks, and let it be known for what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import horovod.torch as hvd
+
+_POLL_S = 50e-6
+
+# (what, since when) of the innermost wait, outermost first. What is a text or
+# makes one: it is wanted once in a job that stalls, and waits are many.
+_waits: list[tuple[str | Callable[[], str], float]] = []
+
+
+@contextmanager
+def waiting(what: str | Callable[[], str]) -> Iterator[None]:
+    """Say what this rank waits for while the block runs, for the report of a stall."""
+    wait = (what, time.monotonic())
+    _waits.append(wait)
+    try:
+        yield
+    finally:
+        _waits.remove(wait)  # not the last: other threads wait, too
+
+
+def current_wait() -> tuple[str, float] | None:
+    """(what, seconds so far) of this rank's wait; None if it does not wait. For any thread."""
+    try:
+        what, since_s = _waits[-1]
+    except IndexError:
+        return None
+    return (what if isinstance(what, str) else what()), time.monotonic() - since_s
+
+
+def wait_for(handle: int, *, on_gpu: bool) -> object:
+    """What Horovod's asynchronous operation `handle` gives, once every rank has done its part.
+
+    Horovod's own wait spins, on a core that its thread needs to add up
+    gradients on the CPU.
+    """
+    while not on_gpu and not hvd.poll(handle):
+        time.sleep(_POLL_S)
+    return hvd.synchronize(handle)

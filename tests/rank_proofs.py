@@ -1,0 +1,378 @@
+"""Run in every rank: weights of gradients, and what the adapter notices by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import horovod.torch as hvd
+import torch
+from checking import heard, refused, run_checks
+from torch import Tensor, nn
+
+import hvdtools.torch as hvt
+from hvdtools.torch.checksum import Comparison, checksum, checksums
+
+TOPOLOGY = hvt.init()
+RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
+LAST = SIZE - 1
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+
+
+def prepared(**options: object) -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    model = network()
+    options = {"bucket_mib": 1e-5, "check_every": 1, **options}
+    return hvt.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), **options)
+
+
+def inputs(step: int, rank: int = RANK) -> Tensor:
+    generator = torch.Generator().manual_seed(100 * step + rank)
+    return torch.randn(4, 3, generator=generator, dtype=torch.float64)
+
+
+def loss(model: nn.Module, step: int) -> Tensor:
+    return model(inputs(step)).square().mean()
+
+
+def own_gradients(model: nn.Module, step: int) -> Sequence[Tensor]:
+    """This rank's gradients; torch.autograd.grad runs no hook of hvdtools'."""
+    return torch.autograd.grad(loss(model, step), list(model.parameters()))
+
+
+def assert_gradients(model: nn.Module, expected: Sequence[Tensor]) -> None:
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-12, atol=1e-15)
+
+
+def weight_of(rank: int, step: int) -> float:
+    """Different for each rank and step; 0 on rank 1 in steps 1 and 4."""
+    return 0.0 if rank == 1 and step % 3 == 1 else 1.0 + rank + 3 * (step % 2)
+
+
+def broken(value: Tensor, weight: float) -> Tensor:
+    """NaN where nothing counts, as a mean over nothing is."""
+    return value * math.nan if weight == 0 else value
+
+
+def check_weighted_gradients() -> None:
+    model, optimizer = prepared()
+    for step in range(3):
+        mine = weight_of(RANK, step)
+        expected = [hvt.average(g, count=mine) for g in own_gradients(model, step)]
+        for to_none in (True, False):
+            optimizer.zero_grad(set_to_none=to_none)
+            with hvt.weight(mine):
+                broken(loss(model, step), mine).backward()
+            assert_gradients(model, expected)
+        optimizer.step()
+    hvt.assert_in_sync(model, optimizer)
+
+
+def weighted_sum(model: nn.Module, steps: Sequence[int]) -> list[Tensor]:
+    """``passes * sum(w * g) / sum(w)`` over passes and ranks, from each rank's own gradients."""
+    weights = [weight_of(RANK, step) for step in steps]
+    total = [torch.zeros_like(p) for p in model.parameters()]
+    for step, mine in zip(steps, weights, strict=True):
+        for sum_, gradient in zip(total, own_gradients(model, step), strict=True):
+            sum_ += mine * gradient
+    share = hvt.average(sum(weights)) / len(steps)
+    return [hvt.average(sum_) / share for sum_ in total]
+
+
+def check_weighted_accumulation() -> None:
+    model, optimizer = prepared(accumulate=3)
+    for steps in ((0, 1, 2), (1, 2, 3), (2, 3, 4), (1, 4, 7), (3, 5, 9)):
+        expected = weighted_sum(model, steps)
+        optimizer.zero_grad()
+        for step in steps:
+            # Looking at derivatives meanwhile changes nothing.
+            own_gradients(model, step)
+            with hvt.weight(weight_of(RANK, step)):
+                broken(loss(model, step), weight_of(RANK, step)).backward()
+        assert_gradients(model, expected)
+        optimizer.step()
+    hvt.assert_in_sync(model, optimizer)
+
+
+def check_weighted_no_sync() -> None:
+    model, optimizer = prepared()
+    expected = weighted_sum(model, (0, 1, 2))
+    optimizer.zero_grad(set_to_none=False)
+    with hvt.no_sync(model):
+        for step in (0, 1):
+            with hvt.weight(weight_of(RANK, step)):
+                broken(loss(model, step), weight_of(RANK, step)).backward()
+    with hvt.weight(weight_of(RANK, 2)):
+        loss(model, 2).backward()
+    assert_gradients(model, expected)
+
+
+def check_derivatives_under_weight_0_leave_gradients_alone() -> None:
+    model, _ = prepared()
+    loss(model, 0).backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    with hvt.weight(0):
+        own_gradients(model, 1)
+    assert_gradients(model, before)
+
+
+def check_a_parameter_that_only_stand_ins_use() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)})
+    hvt.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with hvt.weight(0 if RANK == LAST else 2):
+        model["b" if RANK == LAST else "a"](torch.ones(1, 2)).sum().backward()
+    assert torch.equal(model["a"].weight.grad, torch.ones(1, 2))
+    assert model["b"].weight.grad is None
+
+
+def check_weights_that_cannot_be_honoured() -> None:
+    model, optimizer = prepared()
+
+    def one_rank_without() -> None:
+        if RANK == LAST:
+            loss(model, 0).backward()
+        else:
+            with hvt.weight(2):
+                loss(model, 0).backward()
+
+    refused(f"Only {SIZE - 1} of {SIZE} ranks gave their gradients a weight", one_rank_without)
+    # What came of it must not be stepped on.
+    refused("not averaged over ranks", optimizer.step)
+    optimizer.zero_grad()
+
+    def nobody_counts() -> None:
+        with hvt.weight(0):
+            loss(model, 0).backward()
+
+    refused("Every rank gave its gradients weight 0", nobody_counts)
+    optimizer.zero_grad()
+
+    def half_weighted() -> None:
+        with hvt.no_sync(model):
+            loss(model, 0).backward()
+        with hvt.weight(1):
+            loss(model, 1).backward()
+
+    refused("have a weight and some have none", half_weighted)
+    optimizer.zero_grad()
+    loss(model, 0).backward()
+    optimizer.step()
+    hvt.assert_in_sync(model)
+    refused("must be a finite number of 0 or more", lambda: hvt.weight(-1).__enter__())
+    refused("must be a finite number of 0 or more", lambda: hvt.weight(math.nan).__enter__())
+
+
+def check_weighted_passes_on_top_of_an_earlier_step() -> None:
+    model, _ = prepared(accumulate=2)
+    for step in range(2):
+        loss(model, step).backward()
+
+    def again() -> None:
+        with hvt.weight(2):
+            loss(model, 2).backward()
+
+    refused("call zero_grad() after each step", again)
+
+
+def check_a_closures_loss_is_weighted() -> None:
+    model = network()
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=1)
+    hvt.prepare(model, optimizer)
+    expected = hvt.average(loss(model, 0).item(), count=RANK + 1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        with hvt.weight(RANK + 1):
+            value = loss(model, 0)
+            value.backward()
+        return value
+
+    assert abs(float(optimizer.step(closure)) - expected) < 1e-15
+
+
+def check_parted_weights_are_named() -> None:
+    model, optimizer = prepared()
+    for step in range(3):
+        optimizer.zero_grad()
+        loss(model, step).backward()
+        optimizer.step()
+    with torch.no_grad():
+        if RANK == 1:  # by the last bit
+            model[2].weight[0, 1] = torch.nextafter(
+                model[2].weight[0, 1], torch.tensor(9.0).double()
+            )
+    optimizer.zero_grad()
+    loss(model, 3).backward()  # compared in this step ...
+    optimizer.step()
+    optimizer.zero_grad()
+    sentence = "in step 4 rank 1 differs from the others in the weight 2.weight"
+    refused(sentence, lambda: loss(model, 4).backward())  # ... and told in the next
+    refused("the weight 2.weight", lambda: hvt.assert_in_sync(model))
+
+
+def check_the_proof_runs_now_and_then() -> None:
+    model, optimizer = prepared(check_every=5)
+    seen: list[str] = []
+    original = hvd.allreduce_async
+
+    def watched(*arguments: object, **options: object) -> int:
+        seen.append(str(options["name"]))
+        handle: int = original(*arguments, **options)
+        return handle
+
+    hvd.allreduce_async = watched
+    due = []
+    try:
+        for step in range(1, 12):
+            seen.clear()
+            optimizer.zero_grad()
+            loss(model, step).backward()
+            due += [step] if any("proof" in name for name in seen) else []
+    finally:
+        hvd.allreduce_async = original
+    assert due == [1, 2, 3, 5, 10], due
+
+
+def check_assert_in_sync() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.PReLU()).to(
+        memory_format=torch.channels_last
+    )
+    model.register_buffer("mask", torch.ones(3, dtype=torch.bool))
+    optimizer = torch.optim.AdamW(model.parameters())
+    hvt.prepare(model, optimizer)
+    torch.manual_seed(RANK)
+    model(torch.randn(2, 1, 4, 4)).sum().backward()
+    optimizer.step()
+    # Each rank has its own running statistics by now.
+    assert not torch.equal(hvt.broadcast(model[1].running_mean.clone()), model[1].running_mean) or (
+        RANK == 0
+    )
+    hvt.assert_in_sync(model, optimizer)
+    state = optimizer.state[model[0].bias]["exp_avg"]
+    state += RANK == LAST
+    sentence = f"rank {LAST} differs from the others in the optimizer's exp_avg of 0.bias"
+    refused(sentence, lambda: hvt.assert_in_sync(model, optimizer))
+    model.mask[0] = RANK != LAST
+    refused("the buffer mask", lambda: hvt.assert_in_sync(model))
+    model.register_buffer("extra", torch.ones(1)) if RANK == LAST else None
+    refused("do not hold the same tensors (the buffer extra)", lambda: hvt.assert_in_sync(model))
+
+
+def check_comparison_of_numbers() -> None:
+    ends = [-(2**63), 2**63 - 1, 0, -1]
+    same = Comparison(torch.tensor(ends), "same")
+    assert same.conclude() == {}
+    odd = torch.tensor(ends)
+    odd[1] -= int(RANK == LAST)
+    odd[3] += int(RANK == 0)
+    # Of three, two are right; of two, rank 0 is.
+    expected = {1: [LAST], 3: [0] if SIZE > 2 else [1]}
+    assert Comparison(odd, "odd").conclude() == expected
+
+
+def check_nan_on_one_rank_is_named_on_all() -> None:
+    model, optimizer = prepared()
+    with heard() as lines:
+        for step in range(2):
+            optimizer.zero_grad()
+            value = loss(model, step)
+            if (RANK, step) == (1, 1):
+                value = value * math.inf
+            value.backward()
+    (line,) = [line for line in lines if "NaN" in line]
+    assert line.startswith("step 2: gradients were NaN or infinite"), line
+    assert line.endswith("rank 1, 2.bias and 3 more."), line
+    assert not any(p.grad.isfinite().any() for p in model.parameters())
+
+
+def check_a_loss_that_touches_no_parameter() -> None:
+    model, optimizer = prepared()
+    for step in range(4):
+        gradients = own_gradients(model, step)
+        idle = (RANK, step) in ((1, 2), (0, 3))
+        shares = [torch.zeros_like(g) if idle else g for g in gradients]
+        expected = [
+            p - 0.1 * hvt.average(g) for p, g in zip(model.parameters(), shares, strict=True)
+        ]
+        optimizer.zero_grad()
+        with heard() as lines:
+            if idle:
+                inputs(step).requires_grad_().sum().backward()
+            else:
+                loss(model, step).backward()
+            optimizer.step()
+        for parameter, value in zip(model.parameters(), expected, strict=True):
+            assert torch.allclose(parameter, value, rtol=1e-12, atol=1e-15)
+        told = f"rank {RANK} came to step() {step + 1} without a new gradient"
+        assert any(told in line for line in lines) == idle, lines
+    hvt.assert_in_sync(model, optimizer)
+
+
+def check_compiled_regions_keep_the_overlap() -> None:
+    def sent_early(compiled: bool) -> int:
+        torch._dynamo.reset()
+        model = nn.Sequential(*[nn.Linear(8, 8) for _ in range(6)])
+        hvt.prepare(model, torch.optim.SGD(model.parameters(), lr=0.1), bucket_mib=3e-4)
+        run = torch.compile(model, backend="aot_eager")
+        if compiled:
+            run = hvt.compile(model, region_mib=3e-4, backend="aot_eager")
+            assert run is model
+        early: list[bool] = []
+        original = hvd.allreduce_async_
+
+        def watched(*arguments: object, **options: object) -> int:
+            early.append(model[0].weight.grad is None)
+            handle: int = original(*arguments, **options)
+            return handle
+
+        hvd.allreduce_async_ = watched
+        try:
+            for _ in range(3):
+                early.clear()
+                model.zero_grad()
+                run(torch.ones(1, 8)).sum().backward()
+        finally:
+            hvd.allreduce_async_ = original
+        assert len(early) == 6
+        return sum(early)
+
+    with heard() as lines:
+        assert sent_early(compiled=False) == 0
+        assert sent_early(compiled=True) >= 4
+    if RANK == 0:  # which logs what is no warning
+        assert any("unseen when: with torch.compile around the whole" in line for line in lines)
+        assert any("torch.compile in 6 regions" in line for line in lines)
+        assert sum("gradients leave in 6 buckets" in line for line in lines) == 2
+
+
+def check_checksums() -> None:
+    """Any layout and dtype, and one changed bit shows."""
+    base = torch.arange(30.0).reshape(5, 6)
+    tensors = [
+        base,
+        base.t(),
+        base[1:, 1:],
+        base[:1].expand(4, 6),
+        base.reshape(1, 5, 2, 3).to(memory_format=torch.channels_last),
+        base.to(torch.bfloat16)[0, :3],
+        base > 3,
+        torch.tensor(True),
+        torch.zeros(0),
+        torch.complex(base, base),
+    ]
+    for tensor in tensors:
+        twin = tensor.clone()
+        assert checksum(tensor) == checksum(twin)
+        for place in range(0, twin.numel(), 7):
+            changed = tensor.contiguous().clone()
+            changed.view(-1)[place] = changed.view(-1)[place].logical_not()
+            assert checksum(changed) != checksum(tensor)
+    assert checksums(tensors[:3]).shape == (3,)
+
+
+if __name__ == "__main__":
+    run_checks(globals())

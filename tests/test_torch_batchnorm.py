@@ -1,0 +1,71 @@
+"""Batch norm over ranks: the same as torch's own layer on the joined batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import hvdtools.torch as hvt
+from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.norm.layers import may_differ, sync_batchnorm
+
+CHECKS = re.findall(
+    r"^def (check_\w+)", (Path(__file__).parent / "rank_batchnorm.py").read_text(), re.MULTILINE
+)
+
+
+@pytest.fixture(scope="module", params=(1, 2, 3), ids=lambda n: f"{n}-ranks")
+def outcomes(request: pytest.FixtureRequest, start_job: Any) -> list[dict[str, str]]:
+    """For each rank: check -> "ok", or the traceback it died of."""
+    job = start_job(request.param, "rank_batchnorm.py")
+    assert job.exit_code == 0, job.text
+    return [json.loads(job.of(rank)[-1]) for rank in range(request.param)]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_over_ranks(outcomes: list[dict[str, str]], check: str) -> None:
+    for rank, results in enumerate(outcomes):
+        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
+
+
+class OwnForward(nn.BatchNorm1d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) + 1
+
+
+def patched() -> nn.Module:
+    layer = nn.BatchNorm1d(3)
+    layer.forward = lambda input: input  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (OwnForward(3), "layer b.n is a OwnForward with a forward of its own"),
+        (patched(), "layer b.n is a BatchNorm1d with a forward of its own"),
+        (nn.LazyBatchNorm1d(), "layer b.n is a LazyBatchNorm1d that does not know its size yet"),
+        (nn.SyncBatchNorm(3, process_group=object()), "over a process group of torch.distributed"),
+        (torch.jit.script(nn.BatchNorm1d(3)), "layer b.n is scripted"),
+    ],
+)
+def test_layers_that_cannot_be_synchronised(layer: nn.Module, sentence: str) -> None:
+    hvt.init()
+    model = nn.ModuleDict({"a": nn.BatchNorm1d(3), "b": nn.ModuleDict({"n": layer})})
+    with pytest.raises(HvdtoolsError, match=sentence):
+        sync_batchnorm(model, "check")
+    assert type(model["a"]) is nn.BatchNorm1d
+
+
+def test_a_lazy_layer_that_saw_a_batch() -> None:
+    hvt.init()
+    model = nn.Sequential(nn.LazyBatchNorm1d())
+    model(torch.randn(4, 3))
+    assert sync_batchnorm(model, "check") == 0
+    assert may_differ(model) == {"0.running_mean", "0.running_var", "0.num_batches_tracked"}
