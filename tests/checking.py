@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from hvdtools.errors import HvdtoolsError
+
+# Where the programs compute; by hand, TEST_DEVICE=cuda runs them on GPUs.
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
+torch.set_default_device(DEVICE)
 
 
 def run_checks(namespace: Mapping[str, Any], names: Sequence[str] = ()) -> None:

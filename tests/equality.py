@@ -6,6 +6,7 @@ one process on the joined batch, with PyTorch alone.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+# By hand, TEST_DEVICE=cuda trains on GPUs.
+DEVICE = os.environ.get("TEST_DEVICE", "cpu")
 BATCH = 6
 WIDTH = 5
 STEPS = 4
@@ -84,7 +87,13 @@ def masked_part(step: int, rank: int, *, all_count: bool) -> Part:
         mask[torch.randperm(BATCH, generator=torch.Generator().manual_seed(rank))[: 1 + rank]] = 0
         if (step, rank) == (1, 1):
             mask.zero_()
-    return Part(inputs, targets, mask)
+    return part_of(inputs, targets, mask)
+
+
+def part_of(inputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Part:
+    """On the device; without a mask every row counts."""
+    mask = torch.ones_like(targets) if mask is None else mask
+    return Part(inputs.to(DEVICE), targets.to(DEVICE), mask.to(DEVICE))
 
 
 def uneven_dataset(ranks: int, case: Case) -> TensorDataset:
@@ -119,7 +128,7 @@ class OneProcess:
         for step in case.steps:
             batch = [column[step * self.ranks * BATCH :][: self.ranks * BATCH] for column in rows]
             split = [[column[rank :: self.ranks] for column in batch] for rank in range(self.ranks)]
-            yield [Part(x, y, torch.ones_like(y)) for x, y in split]
+            yield [part_of(x, y) for x, y in split]
 
     def backward(self, case: Case, model: nn.Module, parts: list[Part], grow: Grow) -> Tensor:
         """Fill `.grad`; the loss over all parts."""
@@ -134,7 +143,7 @@ class OneProcess:
             return loss.detach()
         # bfloat16 rounds differently when the batch changes: the parts one by one.
         total = [torch.zeros_like(parameter) for parameter in model.parameters()]
-        mean = torch.zeros(())
+        mean = torch.zeros((), device=DEVICE)
         for part, share in zip(parts, shares, strict=True):
             if share:
                 model.zero_grad()
@@ -171,7 +180,7 @@ class ThisRank:
         loader = self.hvt.shard(DataLoader(dataset, batch_size=BATCH), uneven="weighted")
         for _ in case.steps if case.optimizer == "LBFGS" else (0,):
             for x, y in loader:
-                yield [Part(x, y, torch.ones_like(y))]
+                yield [part_of(x, y)]
 
     def backward(self, case: Case, model: nn.Module, parts: list[Part], grow: Grow) -> Tensor:
         (part,) = parts
@@ -194,7 +203,7 @@ def _columns(part: Part) -> tuple[Tensor, Tensor, Tensor]:
 
 def loss_of(model: nn.Module, part: Part, autocast: torch.dtype | None = None) -> Tensor:
     """The mean squared error over the rows that count; NaN if none does."""
-    with torch.autocast("cpu", autocast) if autocast else nullcontext():
+    with torch.autocast(DEVICE, autocast) if autocast else nullcontext():
         error = model(part.inputs).float() - part.targets
     return (error.square() * part.mask).sum() / part.mask.sum()
 
@@ -202,7 +211,7 @@ def loss_of(model: nn.Module, part: Part, autocast: torch.dtype | None = None) -
 def build(name: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(7)
     model = nn.Sequential(nn.Linear(WIDTH, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh())
-    model.append(nn.Linear(8, 1))
+    model.append(nn.Linear(8, 1)).to(DEVICE)
     return model, OPTIMIZERS[name](model.parameters())
 
 
@@ -210,7 +219,9 @@ def train(world: World, case: Case) -> list[Tensor]:
     """The weights at the end; with GradScaler its scale is the last."""
     model, optimizer = build(case.optimizer)
     world.prepare(model, optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, enabled=case.precision == "GradScaler")
+    scaler = torch.amp.GradScaler(
+        DEVICE, init_scale=2.0**10, enabled=case.precision == "GradScaler"
+    )
     for step, parts in enumerate(world.steps(case)):
 
         def grow(loss: Tensor, *, last: bool, step: int = step) -> Tensor:
@@ -228,5 +239,5 @@ def train(world: World, case: Case) -> list[Tensor]:
             closure()
             scaler.step(optimizer)
             scaler.update()
-    weights = [parameter.detach() for parameter in model.parameters()]
+    weights = [parameter.detach().cpu() for parameter in model.parameters()]
     return [*weights, torch.tensor(scaler.get_scale())] if scaler.is_enabled() else weights

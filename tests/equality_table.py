@@ -10,10 +10,20 @@ from typing import Any
 
 import torch
 from conftest import start_job
-from equality import CASES, DATA, IMPOSSIBLE, OPTIMIZERS, PRECISIONS, Case, OneProcess, train
+from equality import (
+    CASES,
+    DATA,
+    DEVICE,
+    IMPOSSIBLE,
+    OPTIMIZERS,
+    PRECISIONS,
+    Case,
+    OneProcess,
+    train,
+)
 
 KEPT = Path(__file__).parent.parent / "benchmarks" / "EQUALITY.md"
-RANKS = (1, 2, 3)
+RANKS = (1, 2, 3) if DEVICE == "cpu" else tuple(range(1, torch.cuda.device_count() + 1))
 # Largest |difference| over largest |weight|, tensor by tensor. LBFGS takes the
 # rounding of float32 for curvature; in float64 its cases equal to 1e-12 (cases.py).
 TOLERANCE = 1e-5
@@ -45,7 +55,7 @@ def tolerance(case: Case) -> float:
 
 def train_in_ranks(ranks: int, folder: Path) -> list[dict[str, Any]]:
     """What each rank trained: case -> weights, or the traceback it died of."""
-    environ = {"CUDA_VISIBLE_DEVICES": ""}
+    environ = {"CUDA_VISIBLE_DEVICES": ""} if DEVICE == "cpu" else {}
     job = start_job(ranks, "rank_equality.py", folder, env=environ)
     if job.exit_code:
         raise RuntimeError(job.text)

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from checking import refused, run_checks
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.norm.layers import sync_batchnorm
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
 FOLDER = Path(sys.argv[1])
-
-
-def refused(sentence: str, action: Callable[[], object]) -> None:
-    """On every rank, and the same."""
-    try:
-        action()
-    except HvdtoolsError as error:
-        assert sentence in str(error), str(error)
-        assert hvt.broadcast(str(error)) == str(error)
-    else:
-        raise AssertionError(f"nothing was refused; expected: {sentence}")
 
 
 class Training:
@@ -201,17 +187,5 @@ def check_an_object_that_differs_on_another_rank() -> None:
         refused("built different models", lambda: hvt.load(path, model=unlike))
 
 
-def main() -> None:
-    results = {}
-    for name, check in list(globals().items()):
-        if name.startswith("check_"):
-            try:
-                check()
-                results[name] = "ok"
-            except Exception:
-                results[name] = traceback.format_exc()
-    print(json.dumps(results))
-
-
 if __name__ == "__main__":
-    main()
+    run_checks(globals())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import pickle
-import traceback
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from checking import refused, run_checks
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import (
     LambdaLR,
@@ -22,7 +21,6 @@ from torch.optim.lr_scheduler import (
 )
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
@@ -49,15 +47,6 @@ def close(found: list[float], expected: list[float]) -> None:
     assert len(found) == len(expected)
     for rate, wanted in zip(found, expected, strict=True):
         assert math.isclose(rate, wanted, rel_tol=1e-9), f"{found} instead of {expected}"
-
-
-def refused(sentence: str, action: Callable[[], object]) -> None:
-    try:
-        action()
-    except HvdtoolsError as error:
-        assert sentence in str(error), str(error)
-    else:
-        raise AssertionError(f"nothing was refused; expected: {sentence}")
 
 
 def ramp(step: int, steps: int, factor: float) -> float:
@@ -285,17 +274,5 @@ def check_training_equals_one_process() -> None:
             assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
 
 
-def main() -> None:
-    results = {}
-    for name, check in list(globals().items()):
-        if name.startswith("check_"):
-            try:
-                check()
-                results[name] = "ok"
-            except Exception:
-                results[name] = traceback.format_exc()
-    print(json.dumps(results))
-
-
 if __name__ == "__main__":
-    main()
+    run_checks(globals())

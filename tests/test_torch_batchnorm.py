@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-from typing import Any
-
 import pytest
 import torch
+from conftest import assert_ok, check_names, check_outcomes
 from torch import nn
 
 import hvdtools.torch as hvt
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.norm.layers import may_differ, sync_batchnorm
 
-CHECKS = re.findall(
-    r"^def (check_\w+)", (Path(__file__).parent / "rank_batchnorm.py").read_text(), re.MULTILINE
-)
-
 
 @pytest.fixture(scope="module", params=(1, 2, 3), ids=lambda n: f"{n}-ranks")
-def outcomes(request: pytest.FixtureRequest, start_job: Any) -> list[dict[str, str]]:
-    """For each rank: check -> "ok", or the traceback it died of."""
-    job = start_job(request.param, "rank_batchnorm.py")
-    assert job.exit_code == 0, job.text
-    return [json.loads(job.of(rank)[-1]) for rank in range(request.param)]
+def outcomes(request: pytest.FixtureRequest) -> list[dict[str, str]]:
+    return check_outcomes(request.param, "rank_batchnorm.py")
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", check_names("rank_batchnorm.py"))
 def test_over_ranks(outcomes: list[dict[str, str]], check: str) -> None:
-    for rank, results in enumerate(outcomes):
-        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
+    assert_ok(outcomes, check)
 
 
 class OwnForward(nn.BatchNorm1d):

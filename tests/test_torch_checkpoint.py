@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
-from pathlib import Path
-from typing import Any
-
 import pytest
-
-CHECKS = re.findall(
-    r"^def (check_\w+)", (Path(__file__).parent / "rank_checkpoint.py").read_text(), re.MULTILINE
-)
+from conftest import assert_ok, check_names, check_outcomes
 
 
 @pytest.fixture(scope="module", params=(1, 2), ids=lambda n: f"{n}-ranks")
 def outcomes(
-    request: pytest.FixtureRequest, start_job: Any, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, str]]:
-    """For each rank: check -> "ok", or the traceback it died of."""
-    job = start_job(request.param, "rank_checkpoint.py", tmp_path_factory.mktemp("saved files"))
-    assert job.exit_code == 0, job.text
-    return [json.loads(job.of(rank)[-1]) for rank in range(request.param)]
+    folder = tmp_path_factory.mktemp("saved files")
+    return check_outcomes(request.param, "rank_checkpoint.py", folder)
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", check_names("rank_checkpoint.py"))
 def test_over_ranks(outcomes: list[dict[str, str]], check: str) -> None:
-    for rank, results in enumerate(outcomes):
-        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
+    assert_ok(outcomes, check)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import assert_ok, check_names, check_outcomes
 
 import hvdtools.torch as hvt
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.warmup import fraction
 
-CHECKS = re.findall(
-    r"^def (check_\w+)", (Path(__file__).parent / "rank_learning_rate.py").read_text(), re.MULTILINE
-)
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[dict[str, str]]:
+    return check_outcomes(2, "rank_learning_rate.py")
 
 
-@pytest.fixture(scope="module", name="job")
-def _job(start_job: Any) -> Any:
-    job = start_job(2, "rank_learning_rate.py")
-    assert job.exit_code == 0, job.text
-    return job
-
-
-@pytest.mark.parametrize("check", CHECKS)
-def test_on_two_ranks(job: Any, check: str) -> None:
-    for rank in range(2):
-        outcome = json.loads(job.of(rank)[-1])[check]
-        assert outcome == "ok", f"rank {rank}:\n{outcome}"
+@pytest.mark.parametrize("check", check_names("rank_learning_rate.py"))
+def test_on_two_ranks(outcomes: list[dict[str, str]], check: str) -> None:
+    assert_ok(outcomes, check)
 
 
 @pytest.fixture(name="optimizer")

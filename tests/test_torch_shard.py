@@ -18,15 +18,13 @@ from hvdtools.torch.data.dealing import UNEVEN, Deal
 from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
 
-CHECKS = check_names("rank_shards.py")
-
 
 @pytest.fixture(scope="module", params=(2, 3), ids=lambda n: f"{n}-ranks")
 def outcomes(request: pytest.FixtureRequest) -> list[dict[str, str]]:
     return check_outcomes(request.param, "rank_shards.py")
 
 
-@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("check", check_names("rank_shards.py"))
 def test_between_ranks(outcomes: list[dict[str, str]], check: str) -> None:
     assert_ok(outcomes, check)
 

@@ -49,6 +49,18 @@ def checksums(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([checksum(tensor).to(device) for tensor in tensors])
 
 
+def joint_checksum(tensors: Sequence[Tensor]) -> Tensor:
+    """One checksum of several tensors of one dtype and device: shape (), int64.
+
+    Laid together first, since on a GPU the number of kernels is what counts.
+    """
+    return checksum(torch.cat([_in_memory_order(tensor.detach()) for tensor in tensors]))
+
+
+# place -> the ranks that differ there from most
+Differences = dict[int, list[int]]
+
+
 class Comparison:
     """A comparison of numbers over ranks that is under way.
 
@@ -65,7 +77,7 @@ class Comparison:
             torch.cat([numbers, ~numbers]), op=hvd.Max, name=f"{label}.compare"
         )
 
-    def conclude(self) -> dict[int, list[int]]:
+    def conclude(self) -> Differences:
         """Wait for all ranks: {place: the ranks that differ there from most}; {} if all agree.
 
         Where there is no majority the ranks that differ from rank 0. Every rank
@@ -89,7 +101,7 @@ def _minority(column: list[int]) -> list[int]:
     return [rank for rank, number in enumerate(column) if number != usual]
 
 
-def in_words(differences: dict[int, list[int]], names: Sequence[str]) -> str:
+def in_words(differences: Differences, names: Sequence[str]) -> str:
     """ "rank 1 differs in weight of layer2.bias (and 3 more)"."""
     first = min(differences)
     more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""

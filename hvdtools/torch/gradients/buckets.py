@@ -28,6 +28,7 @@ _REDUCED_IN = {
 }
 # Every gradient starts on a cache line, as a tensor of its own would.
 _ALIGN_BYTES = 64
+_TINY = 1e-30
 
 
 def reduced_dtype(name: str, parameter: Tensor) -> torch.dtype:
@@ -140,12 +141,14 @@ class Bucket:
 
     def tell_weight(self, weight: float, passes: int) -> None:
         """Signal that the gradients are weighted, by how much, and over how many passes."""
-        for place, value in ((WEIGHTED, 1), (WEIGHT, weight), (PASSES, passes)):
-            self.signals[place] = value
+        tail = [0.0] * SLOTS
+        tail[WEIGHTED], tail[WEIGHT], tail[PASSES] = 1.0, weight, passes
+        self.signals.copy_(torch.tensor(tail, dtype=self.dtype, device="cpu"), non_blocking=True)
 
     def divide_by_weight(self) -> None:
         """After averaging: make weighted sums means, ``sum(w * g) / mean weight of a pass``."""
-        self.gradients.mul_(self.signals[PASSES] / self.signals[WEIGHT])
+        # Where all weights are 0 so are the sums; the reader of the signals raises.
+        self.gradients.mul_(self.signals[PASSES] / self.signals[WEIGHT].clamp_min(_TINY))
 
     def clear_gradients(self) -> None:
         """Zero every `.grad` that is a view of the buffer."""

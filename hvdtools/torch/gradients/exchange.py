@@ -78,7 +78,8 @@ class Exchange:
         named: (name, parameter) of every parameter, each once, in model order.
         label: Names the all-reduces; the same on every rank.
         bucket_bytes: The size at which a bucket is closed.
-        before_sending: Called with the round's step and each bucket that is about to leave.
+        before_sending: Called with the round's step, a bucket's index and the bucket
+            when it is about to leave.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Exchange:
         *,
         label: str,
         bucket_bytes: float,
-        before_sending: Callable[[int, Bucket], None],
+        before_sending: Callable[[int, int, Bucket], None],
     ) -> None:
         self.layout = Layout(named, bucket_bytes)
         self.rounds = 0
@@ -153,7 +154,7 @@ class Exchange:
         else:
             running.unused.append(bucket.fill(running.load.scale))
             bucket.tell_weight(running.load.weight, running.load.passes)
-        self._before_sending(running.step, bucket)
+        self._before_sending(running.step, index, bucket)
         running.versions.append(bucket.flat._version)
         running.handles.append(self._allreduce(index))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import horovod.torch as hvd
 import torch
@@ -10,13 +11,30 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.checksum import PARTED_REMEDY, Comparison, checksums, in_words
+from hvdtools.torch.checksum import (
+    PARTED_REMEDY,
+    Comparison,
+    Differences,
+    checksum,
+    checksums,
+    in_words,
+    joint_checksum,
+)
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.signals import NONFINITE, Heard
-from hvdtools.torch.log import logger
+from hvdtools.torch.log import logger, ranks_in_words
 from hvdtools.torch.waiting import waiting
 
 _FIRST_STEPS = 3
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A comparison under way: of which step, and of these buckets' weights, then averages."""
+
+    step: int
+    buckets: list[Bucket]
+    comparison: Comparison
 
 
 class Proof:
@@ -24,7 +42,8 @@ class Proof:
 
     In a step that is due, before a bucket leaves its gradients are looked at
     for NaN and infinity; after the last, the checksums of the weights and of
-    the averages start on their way, and are read when the next step begins.
+    the averages, one a bucket, start on their way, and are read when the next
+    step begins.
 
     Args:
         named: (name, parameter) of every parameter of the model.
@@ -36,67 +55,61 @@ class Proof:
         self._named = named
         self._label = label
         self._every = every if hvd.size() > 1 else 0
-        self._bad: list[tuple[Bucket, Tensor]] = []
-        self._bad_step = 0
-        self._comparison: tuple[Comparison, list[str], int] | None = None
+        self._bad: list[Tensor] = []  # for each bucket sent, shape (): not all is finite
+        self._due: _Due | None = None
 
     def due(self, step: int) -> bool:
         """Whether step `step`, from 1, is one with a proof."""
         return self._every > 0 and (step <= _FIRST_STEPS or step % self._every == 0)
 
-    def before_sending(self, step: int, bucket: Bucket) -> None:
-        """Note in the bucket's signals if a gradient of this rank is not finite."""
+    def before_sending(self, step: int, index: int, bucket: Bucket) -> None:
+        """Note in the signals of bucket `index` if a gradient of this rank is not finite."""
         if not self.due(step):
             return
-        if self._bad_step != step:
-            self._bad, self._bad_step = [], step
         # A sum is NaN or infinite where an element is, and takes one reading.
-        bad = ~torch.isfinite(torch.stack([view.sum() for view in bucket.views]))
-        self._bad.append((bucket, bad))
+        bad = ~torch.isfinite(bucket.gradients.sum())
+        earlier = self._bad if index else []
+        self._bad = [*earlier, bad]
         # The tail of the last bucket is read: it speaks for all.
-        some = torch.stack([each.any().to(bad.device) for _, each in self._bad]).any()
-        bucket.signals[NONFINITE] = some
+        bucket.signals[NONFINITE] = sum(each.to(bad.device, bucket.dtype) for each in self._bad)
 
     def after(self, step: int, heard: Heard | None, buckets: Sequence[Bucket]) -> None:
         """Start the comparison of a step that is due; name the ranks whose gradients were bad."""
         if not self.due(step):
             return
+        weights = [joint_checksum(bucket.parameters) for bucket in buckets]
+        averages = [checksum(bucket.gradients) for bucket in buckets]
+        numbers = torch.stack([number.to(weights[0].device) for number in (*weights, *averages)])
+        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.proof"))
         if heard is not None:
             self.name_nonfinite(heard)
-        weights = [(n, p) for n, p in self._named if p.requires_grad]
-        names = [f"the weight {name}" for name, _ in weights]
-        names += [f"the averaged gradient, bucket {i + 1}" for i in range(len(buckets))]
-        tensors = [*(p for _, p in weights), *(bucket.gradients for bucket in buckets)]
-        comparison = Comparison(checksums(tensors), f"{self._label}.proof")
-        self._comparison = (comparison, names, step)
 
     def name_nonfinite(self, heard: Heard) -> None:
         """Warn on every rank which ranks' gradients were NaN or infinite, and where.
 
         Not an error: a GradScaler finds its scale by such steps and skips them.
         """
-        if not heard.nonfinite > 0:
+        if not heard.nonfinite > 0 or self._due is None:
             return
-        found = [
-            name
-            for bucket, bad in self._bad
-            for name, is_bad in zip(self._names(bucket), bad.tolist(), strict=True)
-            if is_bad
-        ]
-        everyone = hvd.allgather_object(found, name=f"{self._label}.nonfinite")
-        where = "; ".join(
-            f"rank {rank}, {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
-            for rank, names in enumerate(everyone)
-            if names
-        )
+        mine = [index for index, bad in enumerate(self._bad) if bad.item()]
+        everyone = hvd.allgather_object(mine, name=f"{self._label}.nonfinite")
+        ranks = [rank for rank, places in enumerate(everyone) if places]
+        buckets = [self._due.buckets[index] for index in sorted(set().union(*everyone))]
         logger.warning(
-            f"step {self._bad_step}: gradients were NaN or infinite before averaging, and are on "
-            f"every rank after it: {where}."
+            f"step {self._due.step}: gradients of {ranks_in_words(ranks)} were NaN or infinite "
+            f"({self._bad_names(buckets)}), and after averaging they are on every rank."
         )
 
-    def _names(self, bucket: Bucket) -> list[str]:
+    def _bad_names(self, buckets: Sequence[Bucket]) -> str:
+        """The parameters whose average is not finite; all of the buckets if that was cleared."""
+        pairs = [pair for b in buckets for pair in zip(b.parameters, b.views, strict=True)]
+        bad = [parameter for parameter, view in pairs if not view.isfinite().all()]
+        first, *more = self._names(bad or [parameter for parameter, _ in pairs])
+        return f"{first} and {len(more)} more" if more else first
+
+    def _names(self, parameters: Sequence[Tensor]) -> list[str]:
         names = {id(parameter): name for name, parameter in self._named}
-        return [names[id(parameter)] for parameter in bucket.parameters]
+        return [names[id(parameter)] for parameter in parameters]
 
     def conclude(self) -> None:
         """Read the comparison that is under way, if one is.
@@ -104,14 +117,28 @@ class Proof:
         Raises:
             HvdtoolsError: The replicas have parted: on every rank.
         """
-        if self._comparison is None:
+        due, self._due = self._due, None
+        if due is None:
             return
-        comparison, names, step = self._comparison
-        self._comparison = None
-        with waiting(f"the comparison of step {step}"):
-            differences = comparison.conclude()
-        if differences:
-            raise HvdtoolsError(
-                f"The replicas have parted: in step {step} {in_words(differences, names)}; "
-                f"{PARTED_REMEDY}."
-            )
+        with waiting(f"the comparison of step {due.step}"):
+            differences = due.comparison.conclude()
+            if differences:
+                where = self._in_words(due, differences)
+                raise HvdtoolsError(
+                    f"The replicas have parted: in step {due.step} {where}; {PARTED_REMEDY}."
+                )
+
+    def _in_words(self, due: _Due, differences: Differences) -> str:
+        """Which ranks differ in which weights; looked for one by one, as they are by now."""
+        count = len(due.buckets)
+        suspects = [
+            p for place in differences if place < count for p in due.buckets[place].parameters
+        ]
+        if suspects:
+            names = [f"the weight {name}" for name in self._names(suspects)]
+            now = Comparison(checksums(suspects), f"{self._label}.weights").conclude()
+            if now:
+                return in_words(now, names)
+        names = [f"the weights of bucket {index + 1}" for index in range(count)]
+        names += [f"the averaged gradients of bucket {index + 1}" for index in range(count)]
+        return in_words(differences, names)

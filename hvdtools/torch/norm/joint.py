@@ -167,11 +167,13 @@ def _direct(
     wants_input: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """dx with the moments held fixed, the sum of dy * xhat, and the sum of dy."""
+    deviation = torch.rsqrt(variance + eps)  # the GPU kernels read it, the CPU's the variance
     if gradient.stride() != input.stride():  # the GPU kernels want both laid out alike
         gradient = torch.empty_like(input).copy_(gradient)
     kernel = torch.ops.aten.native_batch_norm_backward
     parts: tuple[Tensor | None, Tensor, Tensor] = kernel(
-        gradient, input, scale, mean, variance, None, None, False, eps, [wants_input, True, True]
+        *(gradient, input, scale, mean, variance, mean, deviation, False, eps),
+        [wants_input, True, True],
     )
     return parts
 
