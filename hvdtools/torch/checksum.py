@@ -77,6 +77,11 @@ class Comparison:
             torch.cat([numbers, ~numbers]), op=hvd.Max, name=f"{label}.compare"
         )
 
+    def arrived(self) -> bool:
+        """Whether every rank has taken part, so that `conclude` will not wait."""
+        done: bool = hvd.poll(self._handle)
+        return done
+
     def conclude(self) -> Differences:
         """Wait for all ranks: {place: the ranks that differ there from most}; {} if all agree.
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import horovod.torch as hvd
 import torch
+from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -26,6 +30,8 @@ from hvdtools.torch.log import logger, ranks_in_words
 from hvdtools.torch.waiting import waiting
 
 _FIRST_STEPS = 3
+_EXIT_S = 10.0  # at most, for ranks that are behind when this one ends
+_POLL_S = 1e-3
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Proof:
         self._every = every if hvd.size() > 1 else 0
         self._bad: list[Tensor] = []  # for each bucket sent, shape (): not all is finite
         self._due: _Due | None = None
+        # After hvd.init(), so that it runs before Horovod's own end.
+        atexit.register(_conclude_at_exit, weakref.ref(self))
 
     def due(self, step: int) -> bool:
         """Whether step `step`, from 1, is one with a proof."""
@@ -128,6 +136,24 @@ class Proof:
                     f"The replicas have parted: in step {due.step} {where}; {PARTED_REMEDY}."
                 )
 
+    def conclude_at_exit(self) -> None:
+        """Read the last comparison, and with it wait for the ranks that are a step behind.
+
+        A rank whose script is over shuts Horovod down for all of them, also for
+        one that is just about to take part in the comparison.
+        """
+        until_s = time.monotonic() + _EXIT_S
+        while self._due is not None and not self._due.comparison.arrived():
+            if time.monotonic() > until_s:
+                return
+            time.sleep(_POLL_S)
+        try:
+            self.conclude()
+        except HvdtoolsError as error:
+            logger.error(str(error))
+        except HorovodInternalError:
+            return  # another rank failed, and says why
+
     def _in_words(self, due: _Due, differences: Differences) -> str:
         """Which ranks differ in which weights; looked for one by one, as they are by now."""
         count = len(due.buckets)
@@ -142,3 +168,9 @@ class Proof:
         names = [f"the weights of bucket {index + 1}" for index in range(count)]
         names += [f"the averaged gradients of bucket {index + 1}" for index in range(count)]
         return in_words(differences, names)
+
+
+def _conclude_at_exit(proof: weakref.ref[Proof]) -> None:
+    alive = proof()
+    if alive is not None and hvd.is_initialized():
+        alive.conclude_at_exit()
