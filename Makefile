@@ -9,7 +9,7 @@ BIN := .venv/bin
 RUN := .venv/.run-$(shell printf '%s' '$(PYTHON) $(TORCH) $(TENSORFLOW)' | cksum | cut -d' ' -f1)
 DEV := .venv/.dev
 
-.PHONY: help demo test lint build clean
+.PHONY: help demo test equality lint build clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ demo: build  ## build Horovod, train on 1 and 2 ranks under each engine, write a
 
 test: build $(DEV) lint  ## lint, types, and all tests with real ranks on the CPU
 	$(BIN)/python -m pytest
+
+equality: build $(DEV)  ## print how far N ranks are from one process, for every optimizer and precision
+	$(BIN)/python tests/equality_table.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .

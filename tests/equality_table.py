@@ -85,12 +85,12 @@ def error(of_rank: list[dict[str, Any]], case: Case) -> float:
 def table(errors: Mapping[tuple[Case, int], float]) -> str:
     """Markdown: a row for each optimizer and precision, a column for each kind of data and N."""
     columns = [f"{data}, N={ranks}" for data in DATA for ranks in RANKS]
-    lines = ["| optimizer, precision | " + " | ".join(columns) + " |", "|---" * 10 + "|"]
+    lines = ["| optimizer, precision | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
     for optimizer in OPTIMIZERS:
         for precision in PRECISIONS:
             why_not = IMPOSSIBLE.get((optimizer, precision))
             if why_not:
-                cells = [why_not, *["–"] * 8]
+                cells = [why_not, *["–"] * (len(columns) - 1)]
             else:
                 grid = [Case(optimizer, precision, data) for data in DATA]
                 cells = [f"{errors[case, ranks]:.0e}" for case in grid for ranks in RANKS]
