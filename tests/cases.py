@@ -298,6 +298,19 @@ def compiled(world: World, name: str, dtype: torch.dtype) -> nn.Module:
     return model
 
 
+def compiled_in_regions(world: World, name: str, dtype: torch.dtype) -> nn.Module:
+    """hvt.compile: the layers compiled one by one, in place."""
+    model, optimizer = build(name, dtype)
+    world.prepare(model, optimizer)
+    torch.compiler.reset()
+    world.compile(model)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        world.loss(step, dtype, mse(model)).backward()
+        optimizer.step()
+    return model
+
+
 def channels_last(world: World, name: str, dtype: torch.dtype) -> nn.Module:
     torch.manual_seed(7)
     layers = [nn.Conv2d(WIDTH, 4, 1), nn.Tanh(), nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 1, 1)]
@@ -394,6 +407,7 @@ WITH_ONE_OPTIMIZER: tuple[tuple[Case, str, torch.dtype], ...] = (
     (thawing, "adamw", torch.float64),
     (kept_gradients, "momentum", torch.float64),
     (compiled, "adamw", torch.float64),
+    (compiled_in_regions, "adamw", torch.float64),
     (channels_last, "momentum", torch.float64),
     (channels_last, "adamw", torch.float32),
     (scaled_gradients, "adamw", torch.float32),

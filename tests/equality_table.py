@@ -85,7 +85,10 @@ def error(of_rank: list[dict[str, Any]], case: Case) -> float:
 def table(errors: Mapping[tuple[Case, int], float]) -> str:
     """Markdown: a row for each optimizer and precision, a column for each kind of data and N."""
     columns = [f"{data}, N={ranks}" for data in DATA for ranks in RANKS]
-    lines = ["| optimizer, precision | " + " | ".join(columns) + " |", "|---" * (1 + len(columns)) + "|"]
+    lines = [
+        "| optimizer, precision | " + " | ".join(columns) + " |",
+        "|---" * (1 + len(columns)) + "|",
+    ]
     for optimizer in OPTIMIZERS:
         for precision in PRECISIONS:
             why_not = IMPOSSIBLE.get((optimizer, precision))

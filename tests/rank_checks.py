@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from checking import refused, run_checks
+from checking import heard, refused, run_checks
 from torch import nn
 
 import hvdtools.torch as hvt
@@ -186,6 +186,25 @@ def check_autograd_grad_reduces_nothing() -> None:
         loss.backward()
     for parameter, own in zip(model.parameters(), total, strict=True):
         assert torch.allclose(parameter.grad, hvt.average(own), rtol=1e-12, atol=1e-15)
+
+
+def check_batch_norm_on_request() -> None:
+    for synchronised in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with heard() as lines:
+            hvt.prepare(model, optimizer, sync_batchnorm=synchronised)
+        told = any(
+            "batch-norm layers that share their statistics over ranks: 1" in line for line in lines
+        )
+        assert told == (synchronised and RANK == 0)
+        torch.manual_seed(RANK)
+        model(torch.randn(5, 3)).sum().backward()
+        optimizer.step()
+        assert isinstance(model[1], nn.BatchNorm1d)
+        assert equal_everywhere(model[1].running_mean) == synchronised
+        hvt.assert_in_sync(model)
 
 
 def check_gradients_are_sent_while_backward_runs() -> None:

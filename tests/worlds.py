@@ -47,6 +47,9 @@ class Joined:
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def compile(self, model: nn.Module) -> None:
+        pass
+
     def loss(
         self, step: int, dtype: torch.dtype, loss_of_part: LossOfPart, *, split: bool = False
     ) -> Tensor:
@@ -91,6 +94,9 @@ class Ranks:
 
     def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
         return self.hvt.no_sync(model)
+
+    def compile(self, model: nn.Module) -> None:
+        self.hvt.compile(model, region_mib=0.0003, backend="aot_eager")
 
     def loss(
         self, step: int, dtype: torch.dtype, loss_of_part: LossOfPart, *, split: bool = False

@@ -86,7 +86,7 @@ def prepare(
     label = f"hvdtools.{next(_numbers)}"
     if sync_batchnorm:
         count = synchronise(model, label)
-        logger.info(f"batch norm: {count} layers share their statistics over ranks")
+        logger.info(f"batch-norm layers that share their statistics over ranks: {count}")
     require_same_model(model, label)
     reducer = _reducers.get(model)
     if reducer is None:
