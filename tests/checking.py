@@ -31,14 +31,14 @@ def run_checks(namespace: Mapping[str, Any], names: Sequence[str] = ()) -> None:
     print(json.dumps(outcomes))
 
 
-def refused(sentence: str, action: Callable[[], object]) -> None:
-    """Check that the action raises the error that holds `sentence`."""
+def refused(sentence: str, action: Callable[[], object]) -> str:
+    """Check that the action raises the error that holds `sentence`; what it says in full."""
     try:
         action()
     except HvdtoolsError as error:
         assert sentence in str(error), str(error)
-    else:
-        raise AssertionError(f"nothing was refused; expected: {sentence}")
+        return str(error)
+    raise AssertionError(f"nothing was refused; expected: {sentence}")
 
 
 @contextmanager

@@ -73,7 +73,11 @@ def check_names(program: str) -> list[str]:
 
 def check_outcomes(ranks: int, program: str, *arguments: object) -> list[dict[str, str]]:
     """Run a program of checks in `ranks` ranks. For each rank: check -> "ok" or its traceback."""
-    job = start_job(ranks, program, *arguments)
+    return outcomes_of(start_job(ranks, program, *arguments), ranks)
+
+
+def outcomes_of(job: Job, ranks: int) -> list[dict[str, str]]:
+    """The outcomes that a program of checks printed in each rank."""
     assert job.exit_code == 0, job.text
     return [json.loads(job.of(rank)[-1]) for rank in range(ranks)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ from hvdtools.torch.norm.layers import sync_batchnorm
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
 FOLDER = Path(sys.argv[1])
+
+
+def refused_alike(sentence: str, action: Callable[[], object]) -> None:
+    """On every rank, and the same."""
+    said = refused(sentence, action)
+    assert hvt.broadcast(said) == said
 
 
 class Training:
@@ -127,11 +134,11 @@ def check_a_write_that_fails_leaves_the_old_file() -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     if RANK == 0:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-    refused("kept.pt: File too large", lambda: hvt.save(path, weights=torch.ones(100_000)))
+    refused_alike("kept.pt: File too large", lambda: hvt.save(path, weights=torch.ones(100_000)))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert torch.equal(hvt.load(path)["weights"], torch.zeros(8))
-    refused("weights holds a value", lambda: hvt.save(path, weights=Path("x")))
-    refused("make holds a value", lambda: hvt.save(path, weights=1, make=lambda: 1))
+    refused_alike("weights holds a value", lambda: hvt.save(path, weights=Path("x")))
+    refused_alike("make holds a value", lambda: hvt.save(path, weights=1, make=lambda: 1))
     assert torch.equal(hvt.load(path)["weights"], torch.zeros(8))
     assert [f.name for f in FOLDER.iterdir() if f.name.endswith(".part")] == []
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
@@ -144,9 +151,11 @@ def umask() -> int:
 
 def check_folders_that_are_not_there() -> None:
     path = FOLDER / "no" / "where.pt"
-    refused(f"save() could not write {path}: No such file or directory", lambda: hvt.save(path))
-    refused(f"load() could not load {path}: there is no such file", lambda: hvt.load(path))
-    refused("Is a directory", lambda: hvt.save(FOLDER))
+    refused_alike(
+        f"save() could not write {path}: No such file or directory", lambda: hvt.save(path)
+    )
+    refused_alike(f"load() could not load {path}: there is no such file", lambda: hvt.load(path))
+    refused_alike("Is a directory", lambda: hvt.save(FOLDER))
 
 
 def check_files_and_states_that_do_not_fit() -> None:
@@ -154,23 +163,23 @@ def check_files_and_states_that_do_not_fit() -> None:
     model = nn.Linear(2, 3)
     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
     hvt.save(path, model=model)
-    refused(
+    refused_alike(
         "it holds model, and no optimizer and", lambda: hvt.load(path, optimizer=sgd, scheduler=1)
     )
     wider = nn.Linear(2, 4)
-    refused("size mismatch for weight", lambda: hvt.load(path, model=wider))
+    refused_alike("size mismatch for weight", lambda: hvt.load(path, model=wider))
     deeper = nn.Sequential(nn.Linear(2, 3))
-    refused("Missing key(s) in state_dict", lambda: hvt.load(path, model=deeper))
+    refused_alike("Missing key(s) in state_dict", lambda: hvt.load(path, model=deeper))
     hvt.save(path, optimizer=sgd)
     split = torch.optim.SGD([{"params": [p]} for p in model.parameters()], lr=0.1)
-    refused("different number of parameter groups", lambda: hvt.load(path, optimizer=split))
+    refused_alike("different number of parameter groups", lambda: hvt.load(path, optimizer=split))
     other = FOLDER / "other.pt"
     if RANK == 0:
         torch.save(model.state_dict(), other)
-    refused("was not written by this version of", lambda: hvt.load(other, model=model))
+    refused_alike("was not written by this version of", lambda: hvt.load(other, model=model))
     if RANK == 0:
         other.write_bytes(path.read_bytes()[:300])
-    refused("it is damaged, or was not written by", lambda: hvt.load(other, model=model))
+    refused_alike("it is damaged, or was not written by", lambda: hvt.load(other, model=model))
 
 
 def check_an_object_that_differs_on_another_rank() -> None:
@@ -182,9 +191,11 @@ def check_an_object_that_differs_on_another_rank() -> None:
     assert hvt.load(path) == {}
     if SIZE > 1:
         mine = same if RANK == 0 else torch.optim.SGD(groups, lr=0.1)
-        refused("build the same optimizer on every rank", lambda: hvt.load(path, optimizer=mine))
+        refused_alike(
+            "build the same optimizer on every rank", lambda: hvt.load(path, optimizer=mine)
+        )
         unlike = nn.Linear(2, 3 + RANK)
-        refused("built different models", lambda: hvt.load(path, model=unlike))
+        refused_alike("built different models", lambda: hvt.load(path, model=unlike))
 
 
 if __name__ == "__main__":

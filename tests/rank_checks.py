@@ -76,6 +76,7 @@ def check_broadcast() -> None:
     assert hvt.broadcast(tensor, root=SIZE - 1) is tensor
     assert (tensor == SIZE - 1).all()
     assert hvt.broadcast({"epoch": RANK}) == {"epoch": 0}
+    assert hvt.broadcast(torch.ones(2) if RANK == 0 else None).tolist() == [1, 1]
     flags = torch.tensor([RANK == 0, False])
     assert hvt.broadcast(flags).tolist() == [True, False]
     torch.manual_seed(RANK)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import horovod.torch as hvd
 import torch
@@ -12,6 +13,7 @@ from checking import DEVICE, heard, refused, run_checks
 from torch import Tensor, nn
 
 import hvdtools.torch as hvt
+from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.checksum import Comparison, checksum, checksums
 
 TOPOLOGY = hvt.init()
@@ -318,6 +320,119 @@ def check_a_loss_that_touches_no_parameter() -> None:
         told = f"rank {RANK} came to step() {step + 1} without a new gradient"
         assert any(told in line for line in lines) == idle, lines
     hvt.assert_in_sync(model, optimizer)
+
+
+def check_an_idle_rank_among_weighted_ones() -> None:
+    model, optimizer = prepared()
+    for step in range(3):
+        mine = 0.0 if (RANK, step) == (0, 1) else 2.0 + RANK
+        expected = [hvt.average(g, count=mine) for g in own_gradients(model, step)]
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.zero_grad()
+        with hvt.weight(2 + RANK):
+            if mine:
+                loss(model, step).backward()
+        optimizer.step()
+        for parameter, old, gradient in zip(model.parameters(), before, expected, strict=True):
+            assert torch.allclose(parameter, old - 0.1 * gradient, rtol=1e-12, atol=1e-15)
+    hvt.assert_in_sync(model, optimizer)
+
+
+def check_an_idle_rank_that_clips_is_found_out() -> None:
+    """Its averages come in step(), after it clipped: the next step tells."""
+    model, optimizer = prepared(check_every=100)
+    for step in range(6):
+        optimizer.zero_grad()
+        if (RANK, step) != (0, 4):
+            loss(model, step).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1e-3)
+        optimizer.step()
+        optimizer.zero_grad()
+    refused("rank 0 differs" if SIZE > 2 else "differs", lambda: loss(model, 6).backward())
+
+
+def check_two_models_in_one_backward() -> None:
+    """One of them unused on a rank, so that the other's gradients are complete first."""
+    torch.manual_seed(0)
+    models = [nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}).double() for _ in "AB"]
+    optimizers = [torch.optim.SGD(model.parameters(), lr=0.1) for model in models]
+    for model, optimizer in zip(models, optimizers, strict=True):
+        hvt.prepare(model, optimizer, bucket_mib=1e-5)
+    for step in range(4):
+        first, second = models if RANK % 2 else models[::-1]
+        value = first["b"](first["a"](inputs(step))).square().mean()
+        if (RANK, step) != (0, 2):
+            value = value + second["a"](inputs(step)).square().mean()
+        for model in models:
+            model.zero_grad()
+        value.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+    for model in models:
+        hvt.assert_in_sync(model)
+
+
+def check_an_exception_after_the_last_gradient_is_known_to_all() -> None:
+    class Raise(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, value: Tensor) -> Tensor:
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            raise RuntimeError("late")
+
+    model, optimizer = prepared()
+    outcomes = []
+    for step in range(4):
+        optimizer.zero_grad()
+        x = inputs(step).requires_grad_()
+        x = Raise.apply(x) if (RANK, step) == (LAST, 2) else x
+        try:
+            model(x).square().mean().backward()
+        except (RuntimeError, HvdtoolsError) as error:
+            outcomes.append(str(error)[:12])
+            continue
+        optimizer.step()
+    assert outcomes == ["late" if RANK == LAST else "Another rank"], outcomes
+    hvt.assert_in_sync(model, optimizer)
+
+
+def check_passes_dropped_by_zeros_do_not_weigh() -> None:
+    for weighted in (True, False):
+        model, optimizer = prepared(accumulate=2)
+        expected = weighted_sum(model, (2, 3)) if weighted else None
+        for step, drop in ((0, True), (2, False), (3, False)):
+            with hvt.weight(weight_of(RANK, step) if step else 30) if weighted else nullcontext():
+                loss(model, step).backward()
+            if drop:
+                optimizer.zero_grad(set_to_none=False)
+        if expected is not None:
+            assert_gradients(model, expected)
+        optimizer.step()
+        hvt.assert_in_sync(model)
+
+
+def check_an_exception_in_a_pass_of_weight_0() -> None:
+    """What the pass before it left is still there, and its NaN is not."""
+
+    def trip(gradient: Tensor) -> Tensor:
+        raise RuntimeError("tripped")
+
+    model, optimizer = prepared()
+    with hvt.no_sync(model):
+        with hvt.weight(2):
+            loss(model, 0).backward()
+        before = [p.grad.clone() for p in model.parameters()]
+        value = loss(model, 1) * math.nan
+        model[0].weight.register_hook(trip)
+        try:
+            with hvt.weight(0):
+                value.backward()
+        except RuntimeError as error:
+            assert "tripped" in str(error)
+        refused("not averaged over ranks", optimizer.step)  # it ends the broken pass
+    assert_gradients(model, before)
 
 
 def check_compiled_regions_keep_the_overlap() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import horovod.torch as hvd
 import torch
-from checking import refused, run_checks
+from checking import heard, refused, run_checks
 from torch import nn
 from torch.utils.data import (
     BatchSampler,
@@ -314,20 +314,13 @@ def check_validation_within_an_epoch() -> None:
 
 def told(action: Callable[[], Any]) -> tuple[Any, list[str]]:
     """What `action` returns, and what hvdtools logs meanwhile."""
-    messages: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
-
     logger = logging.getLogger("hvdtools")
-    keep, level = Keep(), logger.level
-    logger.addHandler(keep)
+    level = logger.level
     logger.setLevel(logging.INFO)
     try:
-        return action(), messages
+        with heard() as messages:
+            return action(), messages
     finally:
-        logger.removeHandler(keep)
         logger.setLevel(level)
 
 

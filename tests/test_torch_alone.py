@@ -74,6 +74,33 @@ def test_prepared_twice() -> None:
         hvt.prepare(model, optimizer)
 
 
+def test_parameters_of_another_prepared_model() -> None:
+    model, _ = hvt.prepare(*pair())
+    both = nn.Sequential(model, nn.Linear(2, 1))
+    with pytest.raises(HvdtoolsError, match="shares parameters with one that is prepared already"):
+        hvt.prepare(both, torch.optim.SGD(both.parameters(), lr=0.1))
+
+
+def test_a_second_optimizer_with_other_options() -> None:
+    model, _ = hvt.prepare(*pair())
+    second = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(HvdtoolsError, match=r"prepared with \{'accumulate': 1.*the same"):
+        hvt.prepare(model, second, check_every=7)
+    hvt.prepare(model, second)
+
+
+def test_stall_seconds_out_of_range() -> None:
+    with pytest.raises(HvdtoolsError, match=r"stall_s=inf\) must be finite"):
+        hvt.init(stall_s=float("inf"))
+
+
+def test_a_step_with_everything_frozen() -> None:
+    model, optimizer = hvt.prepare(*pair())
+    model.requires_grad_(False)
+    optimizer.step()
+    hvt.assert_in_sync(nn.Tanh())
+
+
 def test_a_wrapped_model() -> None:
     model, optimizer = pair()
     with pytest.raises(HvdtoolsError, match="wrapped in DataParallel"):

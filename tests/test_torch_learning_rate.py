@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import assert_ok, check_names, check_outcomes
+from conftest import Job, assert_ok, check_names, outcomes_of, start_job
 
 import hvdtools.torch as hvt
 from hvdtools.errors import HvdtoolsError
@@ -15,13 +15,13 @@ from hvdtools.torch.warmup import fraction
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> list[dict[str, str]]:
-    return check_outcomes(2, "rank_learning_rate.py")
+def job() -> Job:
+    return start_job(2, "rank_learning_rate.py")
 
 
 @pytest.mark.parametrize("check", check_names("rank_learning_rate.py"))
-def test_on_two_ranks(outcomes: list[dict[str, str]], check: str) -> None:
-    assert_ok(outcomes, check)
+def test_on_two_ranks(job: Job, check: str) -> None:
+    assert_ok(outcomes_of(job, 2), check)
 
 
 @pytest.fixture(name="optimizer")
@@ -88,7 +88,7 @@ def test_a_scheduler_that_came_before(optimizer: torch.optim.Optimizer) -> None:
         hvt.scale_lr(optimizer)
 
 
-def test_rank_0_says_it_in_one_line(job: Any) -> None:
+def test_rank_0_says_it_in_one_line(job: Job) -> None:
     lines = [(rank, line.removeprefix("hvdtools: ")) for rank, line in job.lines]
     assert [rank for rank, line in lines if "0.03" in line and "linear" in line] == [0]
     assert (0, "lr 0.1, 0.03 -> 0.2, 0.06 (linear, 2 ranks)") in lines

@@ -34,6 +34,6 @@ def test_rank_0_names_the_rank_that_others_wait_for(start_job: Any) -> None:
     stalled = [line for line in job.of(0) if "stalled" in line]
     here = "not there: rank 1, at rank_stalls.py:20 in read_slowly."
     assert any("ranks 0 and 2 waited" in line and here in line for line in stalled), job.text
-    assert any("for bucket 1 of 1 (1.bias to 0.weight) of backward pass 2" in s for s in stalled)
+    assert any("bucket 1 of 1 (1.bias to 0.weight) of model 0 in step 2" in s for s in stalled)
     assert any("for average()" in line and here in line for line in stalled), job.text
     assert not any("stalled" in line for rank in (1, 2) for line in job.of(rank))

@@ -62,12 +62,17 @@ class Port:
 
 @dataclass(frozen=True)
 class Network:
-    """Interfaces, InfiniBand ports, and the addresses that this host's own name has."""
+    """Interfaces, InfiniBand ports, and the addresses that this host's own name has.
+
+    Attributes:
+        default_route: The interface that leads out of this network; "" if none does.
+    """
 
     host_name: str
     host_addresses: tuple[str, ...]
     interfaces: tuple[Interface, ...]
     ports: tuple[Port, ...]
+    default_route: str = ""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,10 @@ def _own_name(network: Network, outward: list[Interface]) -> Iterator[Finding]:
     Source: Gloo's transport/tcp/device.cc, CreateDeviceAttr.
     """
     addresses = network.host_addresses
-    remedy = f"for jobs on several hosts, set HOROVOD_GLOO_IFACE={outward[0].name}"
+    names = [interface.name for interface in outward]
+    # By name docker0 comes before eth0, and leads nowhere.
+    chosen = network.default_route if network.default_route in names else names[0]
+    remedy = f"for jobs on several hosts, set HOROVOD_GLOO_IFACE={chosen}"
     taken = gloo_interface(network)
     if not addresses:
         sentence = f"this host's name ({network.host_name}) has no address, so Gloo cannot use it"

@@ -8,12 +8,29 @@ from pathlib import Path
 from hvdtools.doctor.facts_host import Interface, Network, Port
 
 _INFINIBAND = Path("/sys/class/infiniband")
+_ROUTES = Path("/proc/net/route")
 
 
 def find_network() -> Network:
     """What the kernel and the resolver say; sends nothing to other hosts but a name's look-up."""
     name = socket.gethostname()
-    return Network(name, _addresses(name), find_interfaces(), find_ports(_INFINIBAND))
+    return Network(
+        name,
+        _addresses(name),
+        find_interfaces(),
+        find_ports(_INFINIBAND),
+        find_default_route(_ROUTES),
+    )
+
+
+def find_default_route(routes: Path) -> str:
+    """The interface of the default route in /proc/net/route's format; "" if there is none.
+
+    Source: the kernel's table, "Iface Destination Gateway ...", addresses in
+    hexadecimal; the default route's destination is 00000000.
+    """
+    rows = (line.split() for line in _read(routes).splitlines()[1:])
+    return next((row[0] for row in rows if len(row) > 1 and row[1] == "00000000"), "")
 
 
 def _addresses(host_name: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hvdtools.torch.log import ranks_in_words
+from hvdtools.torch.waiting import wait_for
 
 _WORD_BYTES = 8
 PARTED_REMEDY = (
@@ -22,7 +23,8 @@ def checksum(tensor: Tensor) -> Tensor:
     """The sum of the tensor's bits as 64-bit words, modulo 2**64: shape (), int64, on its device.
 
     Whole numbers, so that the order of adding, and with it the device, does not
-    matter: one changed bit changes it, and the time is that of one reading.
+    matter: one changed bit changes it, and the time is that of one reading. Words
+    that change places do not.
     """
     flat = _in_memory_order(tensor.detach())
     whole = flat.numel() * flat.itemsize // _WORD_BYTES * (_WORD_BYTES // flat.itemsize)
@@ -82,14 +84,22 @@ class Comparison:
         done: bool = hvd.poll(self._handle)
         return done
 
+    def found_difference(self) -> bool:
+        """Wait for all ranks: whether any of them differ, in one place or more."""
+        result = wait_for(self._handle, on_gpu=self._numbers.is_cuda)
+        if result.is_cuda:
+            # With asynchronous completion only the default stream waits for the result.
+            torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+        largest, inverted_smallest = result.chunk(2)
+        return not torch.equal(largest, ~inverted_smallest)
+
     def conclude(self) -> Differences:
         """Wait for all ranks: {place: the ranks that differ there from most}; {} if all agree.
 
         Where there is no majority the ranks that differ from rank 0. Every rank
         gets the same answer.
         """
-        largest, inverted_smallest = hvd.synchronize(self._handle).chunk(2)
-        if torch.equal(largest, ~inverted_smallest):
+        if not self.found_difference():
             return {}
         everyone = hvd.allgather(self._numbers[None].cpu(), name=f"{self._label}.differences")
         return {

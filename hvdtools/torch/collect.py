@@ -20,7 +20,7 @@ from hvdtools.torch.waiting import waiting
 ValueT = TypeVar("ValueT", Tensor, float, Mapping[str, Any])
 
 
-def average(value: ValueT, count: float = 1) -> ValueT:
+def average(value: ValueT, count: float | None = 1) -> ValueT:
     """The mean of `value` over ranks, each rank weighted by `count`.
 
     ``sum(count_r * value_r) / sum(count_r)``, added up in float64. With `count`
@@ -42,6 +42,11 @@ def average(value: ValueT, count: float = 1) -> ValueT:
             ranks, a negative count, or no rank has any count.
     """
     require_started("average()")
+    if count is None:
+        raise HvdtoolsError(
+            "average() got count=None, which is batch_weight() outside of a loop over "
+            'shard(uneven="weighted"): average within the loop, or count the samples there.'
+        )
     if not count >= 0:
         raise HvdtoolsError(f"average() got count={count!r}: it must be 0 or more.")
     items = dict(value) if isinstance(value, Mapping) else {"value": value}
@@ -105,10 +110,10 @@ def broadcast(value: AnyT, root: int = 0) -> AnyT:
     """Give every rank what rank `root` holds.
 
     Args:
-        value: A tensor or a module (its parameters and buffers), overwritten in
-            place and returned: the same shapes and dtypes on every rank. Or any
-            object that can be pickled, where the other ranks' values are
-            ignored (None will do).
+        value: A tensor or a module (its parameters and buffers) on every rank,
+            overwritten in place and returned: the same shapes and dtypes on
+            every rank. Or, on `root`, any object that can be pickled, where the
+            other ranks' values are ignored (None will do).
         root: The rank whose value is kept, 0 to size - 1.
 
     Raises:
@@ -119,15 +124,23 @@ def broadcast(value: AnyT, root: int = 0) -> AnyT:
         raise HvdtoolsError(
             f"broadcast() got root={root!r}: it must be one of the ranks 0 to {topology.size - 1}."
         )
-    if isinstance(value, Module):
+    # Where the ranks hold different kinds of things, root's travels as an object.
+    kinds = set(hvd.allgather_object(_kind(value), name="hvdtools.broadcast.kind"))
+    if kinds == {"module"} and isinstance(value, Module):
         replicate_module(value, root, "hvdtools.broadcast")
         return value
-    if isinstance(value, Tensor):
+    if kinds == {"tensor"} and isinstance(value, Tensor):
         with torch.no_grad():
             broadcast_tensors([value], root, "hvdtools.broadcast")
         return value
     result: AnyT = hvd.broadcast_object(value, root, name="hvdtools.broadcast.object")
     return result
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, Module):
+        return "module"
+    return "tensor" if isinstance(value, Tensor) else "object"
 
 
 @waiting("gather()")
@@ -152,7 +165,15 @@ def gather(tensor: Tensor) -> list[Tensor]:
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         found = f"{tensor.layout} tensor" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise HvdtoolsError(f"gather() got a {found}: give it a dense torch.Tensor.")
-    mine = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+    mine = (
+        tensor.detach()
+        .resolve_conj()
+        .resolve_neg()
+        .cpu()
+        .contiguous()
+        .reshape(-1)
+        .view(torch.uint8)
+    )
     kinds = hvd.allgather_object((tensor.shape, tensor.dtype), name="hvdtools.gather.kinds")
     sizes = [shape.numel() * dtype.itemsize for shape, dtype in kinds]
     everyone = hvd.allgather(mine, name="hvdtools.gather") if any(sizes) else mine

@@ -33,6 +33,8 @@ def assert_in_sync(model: Module, optimizer: Optimizer | None = None) -> None:
     named |= {f"the buffer {n}": b for n, b in model.named_buffers() if n not in apart}
     if optimizer is not None:
         named |= _state_of(optimizer, {id(p): name for name, p in model.named_parameters()})
+    if not named:
+        return
     with waiting("assert_in_sync()"):
         layouts = hvd.allgather_object(list(named), name="hvdtools.in_sync.layout")
         for rank, layout in enumerate(layouts):

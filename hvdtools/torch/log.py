@@ -17,6 +17,7 @@ def show(rank: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("hvdtools: %(message)s"))
     logger.addHandler(handler)
+    logger.propagate = False  # a script that configures logging later would say all twice
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
 
 

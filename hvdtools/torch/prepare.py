@@ -27,6 +27,7 @@ OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 # A model's reducer lives as long as the model, and an optimizer is known by
 # itself, so that a second prepare() can be told from the first.
 _reducers: weakref.WeakKeyDictionary[Module, Reducer] = weakref.WeakKeyDictionary()
+_options: weakref.WeakKeyDictionary[Module, dict[str, float]] = weakref.WeakKeyDictionary()
 _optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 _numbers = itertools.count()
 
@@ -89,6 +90,11 @@ def prepare(
         logger.info(f"batch-norm layers that share their statistics over ranks: {count}")
     require_same_model(model, label)
     reducer = _reducers.get(model)
+    options = {"accumulate": accumulate, "bucket_mib": bucket_mib, "check_every": check_every}
+    if reducer is not None and _options[model] != options:
+        raise HvdtoolsError(
+            f"The model is prepared with {_options[model]}: give its second optimizer the same."
+        )
     if reducer is None:
         replicate_module(model, 0, label)
         reducer = Reducer(
@@ -99,6 +105,7 @@ def prepare(
             check_every=check_every,
         )
         _reducers[model] = reducer
+        _options[model] = options
         model.register_forward_hook(OutputHook(reducer.on_output_gradient))
     replicate_optimizer(optimizer, label)
     _optimizers.add(optimizer)
@@ -136,12 +143,12 @@ def _check(
             "would average them: make the optimizer from this model's parameters (after moving "
             "or wrapping the model)."
         )
-    known = _reducers.get(model)
-    if known is not None and known.accumulate != accumulate:
-        raise HvdtoolsError(
-            f"The model is prepared with accumulate={known.accumulate}: give its second optimizer "
-            "the same."
-        )
+    for other in _reducers:
+        if other is not model and any(id(parameter) in own for parameter in other.parameters()):
+            raise HvdtoolsError(
+                "The model shares parameters with one that is prepared already: put both into one "
+                "torch.nn.ModuleList and prepare that, once for each optimizer."
+            )
 
 
 class _StepCheck:

@@ -57,7 +57,9 @@ def save(
     """
     require_started("save()")
     if model is not None:
-        broadcast_tensors(model.buffers(), 0, f"{_LABEL}.buffers")
+        kept = model.state_dict().keys()
+        buffers = [buffer for name, buffer in model.named_buffers() if name in kept]
+        broadcast_tensors(buffers, 0, f"{_LABEL}.buffers")
     target = Path(path)
 
     def write() -> None:
@@ -172,5 +174,6 @@ def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     for number, parameter in zip(numbers, parameters, strict=True):
         for name, saved in state["state"].get(number, {}).items():
             loaded = optimizer.state[parameter].get(name)
-            if isinstance(loaded, Tensor) and loaded.dtype != saved.dtype:
+            both = isinstance(loaded, Tensor) and isinstance(saved, Tensor)
+            if both and loaded.dtype != saved.dtype:
                 optimizer.state[parameter][name] = saved.to(loaded.device)

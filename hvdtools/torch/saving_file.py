@@ -26,7 +26,7 @@ def write_file(target: Path, states: dict[str, Any], extra: dict[str, Any]) -> N
         HvdtoolsError: `read_file` would refuse a value; names it.
         OSError: The disk would not have it. An older file is as it was.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.part")
     try:
         with part.open("wb") as file:
             _dump({"hvdtools": _FORMAT, **states, "extra": extra}, file)

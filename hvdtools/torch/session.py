@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from dataclasses import dataclass
@@ -46,8 +47,8 @@ def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
             size than the launcher (it would train separate models), the starter
             brings no meeting point, or there are fewer GPUs than local ranks.
     """
-    if not stall_s >= 0:
-        raise HvdtoolsError(f"init(stall_s={stall_s!r}) must be 0 or more seconds.")
+    if not (stall_s >= 0 and math.isfinite(stall_s)):
+        raise HvdtoolsError(f"init(stall_s={stall_s!r}) must be finite, 0 or more seconds.")
     if not (_session and hvd.is_initialized()):
         promise = promised(os.environ)
         if not hvd.is_initialized():

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import horovod.torch as hvd
+from torch import Tensor
 
 _POLL_S = 50e-6
 
@@ -30,12 +31,13 @@ def current_wait() -> tuple[str, float] | None:
     """(what, seconds so far) of this rank's wait; None if it does not wait. For any thread."""
     try:
         what, since_s = _waits[-1]
-    except IndexError:
+        text = what if isinstance(what, str) else what()
+    except (IndexError, KeyError):  # it ended this very moment
         return None
-    return (what if isinstance(what, str) else what()), time.monotonic() - since_s
+    return text, time.monotonic() - since_s
 
 
-def wait_for(handle: int, *, on_gpu: bool) -> object:
+def wait_for(handle: int, *, on_gpu: bool) -> Tensor:
     """What Horovod's asynchronous operation `handle` gives, once every rank has done its part.
 
     Horovod's own wait spins, on a core that its thread needs to add up
@@ -43,4 +45,5 @@ def wait_for(handle: int, *, on_gpu: bool) -> object:
     """
     while not on_gpu and not hvd.poll(handle):
         time.sleep(_POLL_S)
-    return hvd.synchronize(handle)
+    result: Tensor = hvd.synchronize(handle)
+    return result

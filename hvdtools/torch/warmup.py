@@ -137,7 +137,8 @@ class WarmUp:
         """
         if self._policy == "none":
             return
-        for group in groups:
+        # A group that was added after scaling has no record; its lr was scaled by hand.
+        for group in [group for group in groups if KEY in group] or groups:
             found = group[KEY]["factor"] if KEY in group else 1.0
             if not math.isclose(found, self._factor, rel_tol=1e-9):
                 raise HvdtoolsError(
@@ -152,8 +153,10 @@ class WarmUp:
 
     def _after_load(self, optimizer: Optimizer) -> None:
         # A state that was saved without scaling fits a factor of 1 only.
+        if any(KEY in group for group in optimizer.param_groups):
+            return
         for group in optimizer.param_groups:
-            group.setdefault(KEY, {"factor": 1.0, "warmup_steps": 0, "step": 0})
+            group[KEY] = {"factor": 1.0, "warmup_steps": 0, "step": 0}
 
 
 def _skipped(optimizer: Optimizer) -> bool:

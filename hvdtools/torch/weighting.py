@@ -26,7 +26,8 @@ def weight(value: float) -> Iterator[None]:
     mean weight of a pass: with the loss divided by the number of passes, as
     ever, that is the mean over all things of all passes.
 
-    Every rank must give a weight in the same passes. It goes before the weight
+    Every rank must give a weight in the same passes. Where batch norm is
+    synchronised the forward pass belongs inside, too. It goes before the weight
     that `shard(uneven="weighted")` gives its batches.
 
     Args:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import horovod.torch as hvd
@@ -26,6 +28,7 @@ from hvdtools.torch.log import logger
 from hvdtools.torch.waiting import waiting
 
 _SEEDS = 2**31
+_numbers = itertools.count()
 
 
 def own_batches(loader: DataLoader[Any]) -> Iterable[Any] | None:
@@ -102,7 +105,6 @@ def require_fitting(split: Split, topology: Topology, uneven: str | None, seed: 
     )
 
 
-@waiting("shard()")
 def agreed_seed(loader: DataLoader[Any], mode: str, seed: int | None) -> int:
     """Rank 0's seed.
 
@@ -110,9 +112,8 @@ def agreed_seed(loader: DataLoader[Any], mode: str, seed: int | None) -> int:
         HvdtoolsError: The ranks gave different loaders, or the seed is out of range.
     """
     if seed is None:
-        generator = getattr(loader.sampler, "generator", None) or loader.generator
-        seed = (torch if generator is None else generator).initial_seed() % _SEEDS
-    if not (isinstance(seed, int) and 0 <= seed < _SEEDS):
+        seed = _seed_of(loader)
+    if not (isinstance(seed, Integral) and 0 <= seed < _SEEDS):
         raise HvdtoolsError(
             f"shard() got seed={seed!r}: it must be a whole number from 0 to {_SEEDS - 1}."
         )
@@ -127,6 +128,14 @@ def agreed_seed(loader: DataLoader[Any], mode: str, seed: int | None) -> int:
             )
     rank_0s: int = everyone[0][1]
     return rank_0s
+
+
+def _seed_of(loader: DataLoader[Any]) -> int:
+    """A seed for this loader's own order; PyTorch's global random numbers stay where they are."""
+    generator = getattr(loader.sampler, "generator", None) or loader.generator
+    if generator is None:  # two loaders over equally many samples get two orders
+        return (torch.initial_seed() + next(_numbers)) % _SEEDS
+    return int(torch.randint(_SEEDS, (), generator=generator, device=generator.device))
 
 
 def _described(loader: DataLoader[Any], mode: str) -> str:

@@ -30,7 +30,7 @@ class WeightedLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator can end a weight
         batches = super().__iter__()
         # With the first batch the sampler has surely begun this pass, and not yet another.
-        first = list(itertools.islice(batches, 1))
+        first = iter(list(itertools.islice(batches, 1)))
         return weighted(self._counted(itertools.chain(first, batches), self.part_sampler.part))
 
     def _counted(self, batches: Iterator[Any], part: Part) -> Iterator[tuple[int, Any]]:

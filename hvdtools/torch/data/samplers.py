@@ -146,8 +146,10 @@ class DrawnSampler(PartSampler):
     def set_epoch(self, epoch: int) -> None:
         """Pass `epoch` on to the inner sampler, if that knows epochs."""
         inner: Any = self._inner
-        if hasattr(inner, "set_epoch"):
-            inner.set_epoch(epoch)
+        of_inner: Any = getattr(inner, "sampler", None)
+        for knows in (inner, of_inner):
+            if knows is not None and hasattr(knows, "set_epoch"):
+                knows.set_epoch(epoch)
 
     def _order(self) -> Tensor | list[Any]:
         items = list(self._inner) if self.deal.rank == 0 else []

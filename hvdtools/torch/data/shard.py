@@ -59,8 +59,9 @@ def shard(
       (or, had it none, one of another rank's samples) with weight 0, so it
       changes no gradient; `batch_weight()` tells, as in
       ``average(loss, count=batch_weight())``. The weight in force is that of
-      the batch handed out last: a loop that fetches batches ahead says
-      ``with weight(n):`` itself.
+      the batch handed out last, until its loop has ended: a script that
+      fetches batches ahead, or keeps an iterator half way and trains on another
+      loader, says ``with weight(n):`` itself.
     - "ragged": every sample exactly once and nothing repeated, so some ranks
       have a batch more, or none. For evaluation, where the ranks exchange
       nothing within the loop.
@@ -75,24 +76,30 @@ def shard(
     - A map-style dataset with a sampler or batch sampler of your own: rank 0's
       is drawn from at the start of each epoch, to its end, and whole batches
       are dealt out where it makes batches. Every rank must begin the epoch.
-      `set_epoch` reaches it.
+      ``loader.sampler.set_epoch(k)``, or ``loader.batch_sampler.set_epoch(k)``,
+      reaches it.
     - ``batch_size=None``, where each item is a ready batch: whole items are
       dealt, and count as many samples as their first tensor is long.
     - An IterableDataset. Every rank runs through the **same** stream (the
-      random numbers of workers are seeded alike for it) and keeps its own
+      random numbers of workers are seeded alike for it; without workers it
+      must not draw from the script's own) and keeps its own
       samples; what is said above of the last samples holds for each worker's
       part of the stream. If the ranks' streams differ in length, all raise.
     - A loader with a DistributedSampler for this job, or one that shard()
       made, is returned as it is.
 
-    Random augmentation in the workers of a map-style dataset differs between
-    ranks.
+    Every rank must begin every pass: one look at a first batch on one rank
+    alone moves that rank to the next epoch's order. Random augmentation in the
+    workers of a map-style dataset differs between ranks; without workers it
+    draws from the script's own random numbers, so seed those by rank after
+    `prepare()`.
 
     Args:
         loader: The same on every rank; it is not changed.
         uneven: "drop", "pad", "weighted" or "ragged".
         seed: Of the order, 0 to 2**31 - 1; rank 0's is used. Taken from the
-            loader's generator, or else PyTorch's, on rank 0 where left out.
+            loader's generator, or else PyTorch's initial seed and the number
+            of loaders before this one, on rank 0 where left out.
 
     Returns:
         A new DataLoader. Its length is in batches of this rank, and a TypeError

@@ -60,7 +60,7 @@ class OutputHook:
         if self._on_backward is None or torch.compiler.is_compiling():
             return
         for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.requires_grad:
+            if isinstance(leaf, Tensor) and leaf.requires_grad and not leaf.is_leaf:
                 leaf.register_hook(self._on_gradient)
 
     def _on_gradient(self, gradient: Tensor) -> None:

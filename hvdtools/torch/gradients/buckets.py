@@ -9,7 +9,7 @@ has a channels-last gradient, and the fused optimizers see what they expect.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -139,16 +139,19 @@ class Bucket:
             self.gradients.mul_(scale)
         return unused
 
-    def tell_weight(self, weight: float, passes: int) -> None:
-        """Signal that the gradients are weighted, by how much, and over how many passes."""
-        tail = [0.0] * SLOTS
-        tail[WEIGHTED], tail[WEIGHT], tail[PASSES] = 1.0, weight, passes
+    def tell(self, signals: Mapping[int, float]) -> None:
+        """Put values in their places among the signals, 0 in all others."""
+        tail = [signals.get(place, 0.0) for place in range(SLOTS)]
         self.signals.copy_(torch.tensor(tail, dtype=self.dtype, device="cpu"), non_blocking=True)
 
     def divide_by_weight(self) -> None:
-        """After averaging: make weighted sums means, ``sum(w * g) / mean weight of a pass``."""
+        """After averaging: make weighted sums means, ``sum(w * g) / mean weight of a pass``.
+
+        Where no rank gave a weight nothing changes.
+        """
         # Where all weights are 0 so are the sums; the reader of the signals raises.
-        self.gradients.mul_(self.signals[PASSES] / self.signals[WEIGHT].clamp_min(_TINY))
+        factor = self.signals[PASSES] / self.signals[WEIGHT].clamp_min(_TINY)
+        self.gradients.mul_(torch.where(self.signals[WEIGHTED] > 0, factor, 1.0))
 
     def clear_gradients(self) -> None:
         """Zero every `.grad` that is a view of the buffer."""

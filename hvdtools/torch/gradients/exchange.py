@@ -14,7 +14,15 @@ from torch.nn import Parameter
 
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.layout import Layout
-from hvdtools.torch.gradients.signals import ABORT, Heard, SignalWatch
+from hvdtools.torch.gradients.signals import (
+    ABORT,
+    IDLE,
+    PASSES,
+    WEIGHT,
+    WEIGHTED,
+    Heard,
+    SignalWatch,
+)
 from hvdtools.torch.gradients.tally import Aside, put_back
 from hvdtools.torch.log import logger
 from hvdtools.torch.waiting import wait_for, waiting
@@ -53,6 +61,7 @@ class Round:
             time.monotonic(); None if that was not seen.
         load: None where the script gave no weights.
         aside: Gradients to put back before they are sent, after a pass of weight 0.
+        idle: True if this rank has no new gradient and only keeps the others company.
         missing: For each bucket how many parameters have no gradient yet.
         unused: For each bucket sent, the places without a gradient on this rank.
         handles: Horovod's handle of each bucket sent.
@@ -64,6 +73,7 @@ class Round:
     begun_s: float | None
     load: Load | None
     aside: Aside | None
+    idle: bool
     missing: list[int]
     unused: list[list[int]] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
@@ -107,16 +117,22 @@ class Exchange:
         """
         return self._signals.recall()
 
-    def open(self, begun_s: float | None, load: Load | None, aside: Aside | None) -> Round:
-        """Begin a round, which every rank does equally often."""
+    def open(
+        self, begun_s: float | None, load: Load | None, aside: Aside | None, *, idle: bool
+    ) -> Round:
+        """Begin a round, which every rank does equally often. The arguments are `Round`'s."""
         self.layout.refresh()
         self.rounds += 1
         missing = [len(bucket.parameters) for bucket in self.layout.buckets]
-        return Round(self.rounds, begun_s, load, aside, missing)
+        return Round(self.rounds, begun_s, load, aside, idle, missing)
 
     def send_complete(self, running: Round) -> None:
-        """Send the next buckets in order, as far as all their gradients have arrived."""
-        while len(running.handles) < len(self.layout.buckets):
+        """Send the next buckets in order, as far as all their gradients have arrived.
+
+        The last stays until backward has ended: in it every rank learns whether
+        one gave up, and an exception may come after the last gradient.
+        """
+        while len(running.handles) < len(self.layout.buckets) - 1:
             if running.missing[len(running.handles)]:
                 return
             self._send_next(running)
@@ -149,11 +165,14 @@ class Exchange:
         bucket = self.layout.buckets[index]
         if running.aside is not None:
             put_back(running.aside, bucket.parameters)
-        if running.load is None:
-            running.unused.append(bucket.fill())
-        else:
-            running.unused.append(bucket.fill(running.load.scale))
-            bucket.tell_weight(running.load.weight, running.load.passes)
+        load = running.load
+        running.unused.append(bucket.fill(1.0 if load is None else load.scale))
+        if load is not None:
+            weighed = {WEIGHTED: 1.0, WEIGHT: load.weight, PASSES: load.passes}
+            bucket.tell({**weighed, IDLE: float(running.idle)})
+        elif running.idle:
+            # If the others gave weights, this rank's is 0.
+            bucket.tell({PASSES: 1.0, IDLE: 1.0})
         self._before_sending(running.step, index, bucket)
         running.versions.append(bucket.flat._version)
         running.handles.append(self._allreduce(index))
@@ -177,7 +196,7 @@ class Exchange:
         """
         self._wait(running)
         for bucket, unused in zip(self.layout.buckets, running.unused, strict=True):
-            if running.load is not None:
+            if running.load is not None or running.idle:
                 bucket.divide_by_weight()
             bucket.give_back(unused)
         # Buckets leave in order: if another rank gave up, the last one knows.
@@ -195,7 +214,8 @@ class Exchange:
     def _describe(self, step: int, index: int) -> str:
         buckets = self.layout.buckets
         names = " to ".join(self.layout.ends_of(index))
-        return f"bucket {index + 1} of {len(buckets)} ({names}) of backward pass {step}"
+        model = self._label.rpartition(".")[2]
+        return f"bucket {index + 1} of {len(buckets)} ({names}) of model {model} in step {step}"
 
     @torch.no_grad()
     def give_up(self, running: Round) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import time
 import weakref
 from collections.abc import Sequence
@@ -63,12 +64,19 @@ class Proof:
         self._every = every if hvd.size() > 1 else 0
         self._bad: list[Tensor] = []  # for each bucket sent, shape (): not all is finite
         self._due: _Due | None = None
-        # After hvd.init(), so that it runs before Horovod's own end.
-        atexit.register(_conclude_at_exit, weakref.ref(self))
+        self._doubted = 0
+        _watch_exit()
+        _proofs.add(self)
 
     def due(self, step: int) -> bool:
         """Whether step `step`, from 1, is one with a proof."""
-        return self._every > 0 and (step <= _FIRST_STEPS or step % self._every == 0)
+        if not self._every:
+            return False
+        return step <= _FIRST_STEPS or step % self._every == 0 or step == self._doubted
+
+    def doubt(self, step: int) -> None:
+        """Have a proof in step `step` as well; every rank must ask for it."""
+        self._doubted = step
 
     def before_sending(self, step: int, index: int, bucket: Bucket) -> None:
         """Note in the signals of bucket `index` if a gradient of this rank is not finite."""
@@ -136,21 +144,23 @@ class Proof:
                     f"The replicas have parted: in step {due.step} {where}; {PARTED_REMEDY}."
                 )
 
-    def conclude_at_exit(self) -> None:
+    def conclude_at_exit(self, until_s: float) -> None:
         """Read the last comparison, and with it wait for the ranks that are a step behind.
 
         A rank whose script is over shuts Horovod down for all of them, also for
-        one that is just about to take part in the comparison.
+        one that is just about to take part in the comparison. No rank can be
+        asked for details any more: it may be elsewhere.
         """
-        until_s = time.monotonic() + _EXIT_S
-        while self._due is not None and not self._due.comparison.arrived():
-            if time.monotonic() > until_s:
-                return
-            time.sleep(_POLL_S)
+        due, self._due = self._due, None
+        if due is None:
+            return
         try:
-            self.conclude()
-        except HvdtoolsError as error:
-            logger.error(str(error))
+            while not due.comparison.arrived():
+                if time.monotonic() > until_s:
+                    return
+                time.sleep(_POLL_S)
+            if due.comparison.found_difference():
+                logger.error(f"The replicas have parted: weights or gradients of step {due.step}.")
         except HorovodInternalError:
             return  # another rank failed, and says why
 
@@ -170,7 +180,17 @@ class Proof:
         return in_words(differences, names)
 
 
-def _conclude_at_exit(proof: weakref.ref[Proof]) -> None:
-    alive = proof()
-    if alive is not None and hvd.is_initialized():
-        alive.conclude_at_exit()
+_proofs: weakref.WeakSet[Proof] = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_exit() -> None:
+    # After hvd.init(), so that it runs before Horovod's own end.
+    atexit.register(_conclude_at_exit)
+
+
+def _conclude_at_exit() -> None:
+    until_s = time.monotonic() + _EXIT_S
+    if hvd.is_initialized():
+        for proof in list(_proofs):
+            proof.conclude_at_exit(until_s)

@@ -189,13 +189,16 @@ class Reducer:
             heard = self._exchange.recall()
             if heard is not None:
                 self._proof.name_nonfinite(heard)
+                if heard.some_idle:
+                    self._proof.doubt(self._exchange.rounds + 1)
             self._proof.conclude()
         except HvdtoolsError:
             self._pass = None
             raise
         # With nothing added up before, a pass of weight 0 has nothing to send.
         aside = running.aside if self._tally.passes or running.aside is None else {}
-        return self._exchange.open(running.begun_s, self._load(running), aside)
+        idle = not running.seen
+        return self._exchange.open(running.begun_s, self._load(running), aside, idle=idle)
 
     def _load(self, running: _Pass) -> Load | None:
         tally = self._tally
@@ -208,13 +211,24 @@ class Reducer:
             running = self._pass
             if running is None or running.task != task:
                 return
+            if running.seen and running.sends:
+                if running.round is not None:
+                    self._exchange.send_rest(running.round)
+                # Once the other models of this backward pass have sent theirs: on
+                # another rank they may come first, and waiting now would be for ever.
+                at_end_of_backward(functools.partial(self._settle, running))
+                return
             self._pass = None
-            if not running.seen:
-                self._put_back(running)
-            elif running.sends:
-                self._reduce(running)
-            else:
+            if running.seen:
                 self._tally.add(running.seen, running.weight, running.aside, counts=not self.paused)
+            else:
+                self._put_back(running)
+
+    def _settle(self, running: _Pass) -> None:
+        with self._lock:
+            if self._pass is running:
+                self._pass = None
+                self._reduce(running)
 
     def _reduce(self, running: _Pass) -> None:
         """Average what the pass and those before it left."""
@@ -223,8 +237,8 @@ class Reducer:
         self.last_weight = 1.0 if load is None else load.weight
         try:
             if running.round is not None:
-                self._exchange.send_rest(running.round)
                 heard = self._exchange.settle(running.round)
+                self._note_idle(heard, running.round)
                 self._proof.after(running.round.step, heard, self._exchange.layout.buckets)
             elif load is not None:
                 self._settle_alone(running, load)
@@ -236,10 +250,22 @@ class Reducer:
         if running.seen:
             self._overlap = not self._saw_nested
 
+    def _note_idle(self, heard: Heard | None, last: Round) -> None:
+        """Where some ranks had no gradient: they say so, and all look whether that did harm."""
+        if heard is not None and heard.some_idle:
+            self._proof.doubt(last.step + 1)
+        if last.idle and (heard is None or heard.some_idle):
+            logger.warning(
+                f"rank {hvd.rank()} came to step() {last.step} without a new gradient: its loss "
+                "touched no parameter, or it ran no backward(). It counts as zeros; with clipping "
+                "or a GradScaler, which look at gradients before step(), let every loss touch the "
+                "model (+ 0 * output.sum())."
+            )
+
     @torch.no_grad()
     def _settle_alone(self, running: _Pass, load: Load) -> None:
         """The weighted mean over the passes of a job of one rank."""
-        Heard(0, 1, load.weight, load.passes, 0).require_sound(late=False)
+        Heard(0, 1, load.weight, load.passes, 0, 0).require_sound(late=False)
         self._put_back(running)
         factor = load.scale * load.passes / load.weight
         gradients = [p.grad for _, p in self._named if p.grad is not None]
@@ -266,7 +292,8 @@ class Reducer:
             self._put_back(stale)
             return None
         if not stale.sends:
-            self._tally.add(stale.seen, stale.weight, None, counts=not self.paused)
+            aside = None if self._cleared(stale.seen) else stale.aside
+            self._tally.add(stale.seen, stale.weight, aside, counts=not self.paused)
             return None
         self._tally.clear()
         self._tally.unreduced = set(stale.seen)
@@ -302,7 +329,8 @@ class Reducer:
                 f"step() would use gradients that are not averaged over ranks ({len(waiting)} "
                 f"parameters, {self._named[waiting[0]][0]} first; {done}): call step() after "
                 "the backward() that averages, which is the last of `accumulate` or the first "
-                "outside no_sync(), or drop them with zero_grad()."
+                "outside no_sync(), or drop them with zero_grad(). (Groups of passes that end "
+                "with a shorter one are for no_sync().)"
             )
 
     def reduce_nothing(self) -> None:
@@ -314,16 +342,20 @@ class Reducer:
             self._tally.forget_discarded(None)
             if self._alone or self.paused or self._tally.passes:
                 return
+            if not any(parameter.requires_grad for _, parameter in self._named):
+                return
             weight = current_weight()
             running = _Pass(-1, True, weight, self._tally.begin(weight, None))
             running.round = self._open(running)
-            logger.warning(
-                f"rank {hvd.rank()} came to step() {running.round.step} without a new gradient: "
-                "its loss touched no parameter, or it ran no backward(). It counts as zeros."
-            )
+            self._exchange.send_rest(running.round)
             self._reduce(running)
 
     # -- small parts -----------------------------------------------------------
+
+    def _cleared(self, seen: set[int]) -> bool:
+        """Whether the script dropped what a pass left: what was put aside for it goes as well."""
+        gradients = (self._named[index][1].grad for index in seen)
+        return all(gradient is None or not gradient.any() for gradient in gradients)
 
     def _refuse_late(self, index: int) -> None:
         """A second gradient for one parameter in one pass, after its bucket left."""

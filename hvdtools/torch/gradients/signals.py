@@ -21,7 +21,8 @@ WEIGHTED = 1  # the share of ranks whose gradients are weighted
 WEIGHT = 2  # the mean of their weights, summed over the passes that added up
 PASSES = 3  # the mean number of those passes
 NONFINITE = 4  # above 0 if a gradient of some rank was NaN or infinite
-SLOTS = 5
+IDLE = 5  # the share of ranks that came to the step without a new gradient
+SLOTS = 6
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,19 @@ class Heard:
     weight: float
     passes: float
     nonfinite: float
+    idle: float
+
+    @property
+    def ranks_idle(self) -> int:
+        """How many ranks came to the step without a new gradient."""
+        size: int = hvd.size()
+        return round(self.idle * size)
+
+    @property
+    def some_idle(self) -> bool:
+        """Whether some ranks did, and not all."""
+        size: int = hvd.size()
+        return 0 < self.ranks_idle < size
 
     def require_sound(self, *, late: bool) -> None:
         """Raise if the averages of this round are not what the script asked for.
@@ -61,9 +75,11 @@ class Heard:
                 "message is in its own output), so the gradients are incomplete on every rank: "
                 "skip this batch on all ranks, or end the job."
             )
-        if 0 < self.weighted < 1:
+        # Counted, since an average of ones can miss 1 by a rounding.
+        ranks_weighted = round(self.weighted * hvd.size())
+        if 0 < ranks_weighted < hvd.size() - self.ranks_idle:
             return (
-                f"Only {round(self.weighted * hvd.size())} of {hvd.size()} ranks gave their "
+                f"Only {ranks_weighted} of {hvd.size()} ranks gave their "
                 "gradients a weight in this backward pass: use hvt.weight() or "
                 'shard(uneven="weighted") on all ranks or on none.'
             )

@@ -43,6 +43,8 @@ class Tally:
         self.weight = 0.0
         self.scale: float | None = None
         self.unreduced: set[int] = set()
+        # PyTorch's count of in-place changes of their gradients.
+        self._versions: dict[int, int] = {}
 
     def forget_discarded(self, first: int | None) -> None:
         """Start anew if zero_grad() dropped what earlier passes left.
@@ -51,8 +53,18 @@ class Tally:
             first: A parameter that already has a gradient of the new pass.
         """
         earlier = self.unreduced - {first}
-        if earlier and all(self._named[index][1].grad is None for index in earlier):
+        if earlier and all(self._dropped(index) for index in earlier):
             self.clear()
+
+    def _dropped(self, index: int) -> bool:
+        """Whether zero_grad() took the gradient away, or made it zeros."""
+        gradient = self._named[index][1].grad
+        if gradient is None:
+            return True
+        return gradient._version != self._versions.get(index) and not gradient.any()
+
+    def _remember(self) -> None:
+        self._versions = {i: g._version for i, g in self._gradients() if i in self.unreduced}
 
     def problem(self, weight: float | None, first: int | None, *, sends: bool) -> str | None:
         """Why a pass of this weight cannot add to what is there; None if it can.
@@ -69,8 +81,9 @@ class Tally:
         if self.passes and weight != self.scale and first in self.unreduced:
             return (
                 "To add up passes of different weights, call the model that was given to "
-                f"prepare(): the gradient of {self._named[first][0]} came before any reached the "
-                "model's output."
+                f"prepare(), and not compiled: the gradient of {self._named[first][0]} came "
+                "before any was seen to reach the model's output. With equal weights (drop_last) "
+                "neither matters."
             )
         return None if self.passes or sends else self._not_cleared(first)
 
@@ -105,6 +118,7 @@ class Tally:
             if earlier:
                 torch._foreach_mul_(earlier, self.scale / weight)
             self.scale = weight
+            self._remember()
         return None
 
     def _put_aside(self, first: int | None) -> Aside:
@@ -134,6 +148,7 @@ class Tally:
             for parameter in (self._named[index][1] for index in seen):
                 aside.setdefault(parameter, torch.zeros_like(parameter))
             put_back(aside, (parameter for _, parameter in self._named))
+        self._remember()
 
     def unreduced_now(self) -> list[int]:
         """The parameters, by index, whose `.grad` is this rank's own and not the average."""

@@ -133,6 +133,11 @@ class _Normalise(torch.autograd.Function):
         wants_input = ctx.needs_input_grad[0]
         own = current_weight()
         own = 1.0 if own is None else own
+        if ctx.counted and own == 0:
+            raise HvdtoolsError(
+                "This rank's backward pass has weight 0, but batch norm counted its batch in the "
+                "forward pass: put the forward pass into `with hvt.weight(...)` too."
+            )
         scale = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
         if ctx.counted and own:
             direct, sum_scaled, sum_plain = _direct(
@@ -152,8 +157,8 @@ class _Normalise(torch.autograd.Function):
                 direct += F.batch_norm(
                     input, mean, variance, steep * scaled, steep * plain, eps=ctx.eps
                 )
-        of_weight = sum_scaled.to(weight.dtype) if ctx.needs_input_grad[1] else None
-        of_bias = sum_plain.to(weight.dtype) if ctx.needs_input_grad[2] else None
+        of_weight = sum_scaled if ctx.needs_input_grad[1] else None
+        of_bias = sum_plain if ctx.needs_input_grad[2] else None
         return direct, of_weight, of_bias, None, None, None
 
 

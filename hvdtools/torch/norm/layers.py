@@ -128,7 +128,7 @@ def _refuse(name: str, module: Module) -> None:
         if "BatchNorm" in str(getattr(module, "original_name", "")):
             raise HvdtoolsError(
                 f"Batch-norm layer {name} is scripted, and Horovod cannot run inside TorchScript: "
-                "call torch.jit.script after training, or leave sync_batchnorm=False."
+                "leave sync_batchnorm=False, or script a fresh model with the trained state_dict."
             )
         return
     if not isinstance(module, _BatchNorm) or isinstance(module, _Synchronised):
