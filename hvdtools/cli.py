@@ -15,7 +15,7 @@ from hvdtools.launch.command import launch
 
 app = typer.Typer(
     name="hvdtools",
-    help="Horovod on today's frameworks: build it, launch it, measure it.",
+    help="Horovod on today's frameworks: build it, check it, launch it, measure it.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,7 +39,7 @@ def _options(
         False, "--version", callback=_show_version, is_eager=True, help="Print the version."
     ),
 ) -> None:
-    """Horovod on today's frameworks: build it, launch it, measure it."""
+    """Horovod on today's frameworks: build it, check it, launch it, measure it."""
 
 
 def main() -> None:

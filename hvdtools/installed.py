@@ -73,7 +73,11 @@ def _text(file: Path) -> str:
 
 @functools.cache
 def find() -> InstalledHorovod | None:
-    """The Horovod in this environment, or None where there is none."""
+    """The Horovod in this environment, or None where there is none.
+
+    Raises:
+        HvdtoolsError: Python finds a folder of its source instead.
+    """
     spec = importlib.util.find_spec("horovod")
     if spec is None or spec.origin is None:
         return None
@@ -86,8 +90,15 @@ def find() -> InstalledHorovod | None:
         for library in folder.glob(f"{stem}.*")
     }
     features = _features(next(iter(libraries.values()))) if libraries else frozenset()
+    try:
+        version = importlib.metadata.version("horovod")
+    except importlib.metadata.PackageNotFoundError:
+        raise HvdtoolsError(
+            f"{folder} is a folder of Horovod's source and not an installed Horovod: take it off "
+            "PYTHONPATH, or run in another folder."
+        ) from None
     return InstalledHorovod(
-        version=importlib.metadata.version("horovod"),
+        version=version,
         folder=folder,
         built_for={name: recorded.get(FRAMEWORKS[name][0], "unknown") for name in libraries},
         controllers=tuple(name for name in ("mpi", "gloo") if name in features),

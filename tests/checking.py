@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import horovod.torch as hvd
 import torch
+from torch import Tensor
 
 from hvdtools.errors import HvdtoolsError
 
@@ -39,6 +41,24 @@ def refused(sentence: str, action: Callable[[], object]) -> str:
         assert sentence in str(error), str(error)
         return str(error)
     raise AssertionError(f"nothing was refused; expected: {sentence}")
+
+
+@contextmanager
+def buckets_sent(first: Tensor) -> Iterator[list[bool]]:
+    """For each bucket that leaves meanwhile, whether parameter `first` had no gradient yet."""
+    early: list[bool] = []
+    original = hvd.allreduce_async_
+
+    def watched(*arguments: object, **options: object) -> int:
+        early.append(first.grad is None)
+        handle: int = original(*arguments, **options)
+        return handle
+
+    hvd.allreduce_async_ = watched
+    try:
+        yield early
+    finally:
+        hvd.allreduce_async_ = original
 
 
 @contextmanager

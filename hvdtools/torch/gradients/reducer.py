@@ -5,14 +5,20 @@ The life of a backward pass:
 1. A gradient reaches the model's output, or the first parameter: `_begin`
    remembers the graph task and queues `_finish` for its end.
 2. Each parameter's hook counts its bucket down; buckets that are complete are
-   sent, strictly in index order, so that all ranks send the same sequence.
+   sent, strictly in index order, so that all ranks send the same sequence. The
+   last waits for step 3.
 3. At the end of the pass `_finish` sends what is left (zeros where this rank
-   had no gradient), waits for all buckets and hands the averages to `.grad`.
+   had no gradient).
+4. Once every model of the pass has done so, `_settle` waits for all buckets and
+   hands the averages to `.grad`.
 
-An exception in backward skips step 3. Other ranks may be waiting for the
+An exception in backward skips steps 3 and 4. Other ranks may be waiting for the
 buckets that were not sent: the next pass or optimizer step finds the stale
-task and `_abandon`s it, which sends the rest with the abort flag raised, so
-that every rank learns of it.
+task and ends it (`_end_stale`), which sends the rest with the abort flag
+raised, so that every rank learns of it.
+
+The parts: `tally` keeps what adds up before it is sent and what it weighs,
+`exchange` the buckets of one round, `proof` what is looked at in some steps.
 """
 
 from __future__ import annotations
