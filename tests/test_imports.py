@@ -32,7 +32,7 @@ MAY_IMPORT_IN_TORCH = {
     "weighting": set(),
     "stall": {"log", "waiting"},
     "session": {"log", "stall"},
-    "checksum": {"log"},
+    "checksum": {"log", "waiting"},
     "replicate": set(),
     "collect": {"replicate", "session", "waiting"},
     "gradients": {"checksum", "log", "waiting", "weighting"},
