@@ -14,6 +14,7 @@ import importlib.util
 import json
 import mmap
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,12 +85,8 @@ def find() -> InstalledHorovod | None:
     folder = Path(spec.origin).parent
     metadata = folder / "metadata.json"
     recorded = json.loads(metadata.read_text()) if metadata.exists() else {}
-    libraries = {
-        framework: library
-        for framework, (_, stem) in FRAMEWORKS.items()
-        for library in folder.glob(f"{stem}.*")
-    }
-    features = _features(next(iter(libraries.values()))) if libraries else frozenset()
+    libraries = libraries_in(folder)
+    features = names_in(next(iter(libraries.values())), _SYMBOL_OF) if libraries else ()
     try:
         version = importlib.metadata.version("horovod")
     except importlib.metadata.PackageNotFoundError:
@@ -106,9 +103,19 @@ def find() -> InstalledHorovod | None:
     )
 
 
-def _features(library: Path) -> frozenset[str]:
+def libraries_in(folder: Path) -> dict[str, Path]:
+    """Framework -> Horovod's library for it, of the package in `folder`."""
+    return {
+        framework: library
+        for framework, (_, stem) in FRAMEWORKS.items()
+        for library in folder.glob(f"{stem}.*")
+    }
+
+
+def names_in(library: Path, bytes_of: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Those of the names whose bytes stand somewhere in the library."""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return frozenset(name for name, symbol in _SYMBOL_OF.items() if text.find(symbol) >= 0)
+        return tuple(name for name, wanted in bytes_of.items() if text.find(wanted) >= 0)
 
 
 def require(framework: str) -> InstalledHorovod:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts, Horovod
 from hvdtools.doctor.facts_host import Gpus, Interface
+from hvdtools.doctor.finding import counted
 from hvdtools.doctor.findings_network import gloo_interface, outward_interfaces
 from hvdtools.engine.environment import Framework
 
@@ -78,8 +79,7 @@ def describe_links(links: tuple[tuple[str, ...], ...]) -> str:
     pairs = Counter(row[other] for one, row in enumerate(links) for other in range(one))
     if len(pairs) == 1:
         return f"{next(iter(pairs))} between all"
-    counted = (f"{kind} ({_counted(count, 'pair')})" for kind, count in pairs.most_common())
-    return ", ".join(counted)
+    return ", ".join(f"{kind} ({counted(count, 'pair')})" for kind, count in pairs.most_common())
 
 
 def _network(facts: Facts) -> str:
@@ -119,8 +119,8 @@ def _slurm(facts: Facts) -> str:
     kinds = f"srun {slurm.version}; --mpi: {', '.join(slurm.mpi_kinds) or 'none'}"
     if slurm.job is None:
         return f"{kinds}; outside of an allocation"
-    size = _counted(slurm.nodes, "node")
-    tasks = f", {_counted(slurm.tasks, 'task')}" if slurm.tasks else ""
+    size = counted(slurm.nodes, "node")
+    tasks = f", {counted(slurm.tasks, 'task')}" if slurm.tasks else ""
     return f"{kinds}; inside job {slurm.job}: {size}{tasks}"
 
 
@@ -129,15 +129,11 @@ def _cores(facts: Facts) -> str:
     physical = f", {cores.physical} physical" if cores.physical else ""
     quota = f"; quota {cores.quota:g} cores" if cores.quota is not None else ""
     asked = facts.variables.get("OMP_NUM_THREADS")
-    each = f"OMP_NUM_THREADS={asked}" if asked else _counted(cores.threads, "thread")
+    each = f"OMP_NUM_THREADS={asked}" if asked else counted(cores.threads, "thread")
     return (
         f"{cores.usable} usable of {cores.logical}{physical}{quota}; "
-        f"{_counted(cores.ranks, 'rank')}: {each} each"
+        f"{counted(cores.ranks, 'rank')}: {each} each"
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _memory(facts: Facts) -> str:

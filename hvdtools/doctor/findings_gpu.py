@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, broken, counted, note, ok
 
 _CUDA_BUILD = "install a CUDA build of torch or tensorflow, then run `hvdtools build`"
 
@@ -20,7 +20,9 @@ def examine_gpus(facts: Facts) -> Iterator[Finding]:
     if facts.gpus.cards:
         yield from _seen(facts)
     else:
-        sentence = f"there are {_counted(facts.gpu_count)}, but no nvidia-smi to describe them"
+        sentence = (
+            f"there are {counted(facts.gpu_count, 'GPU')}, but no nvidia-smi to describe them"
+        )
         yield note("GPUs", sentence)
     yield from _links(facts)
 
@@ -38,7 +40,7 @@ def _driver(facts: Facts) -> Iterator[Finding]:
             yield note("GPUs", sentence, "load or install NVIDIA's driver if this machine has GPUs")
         return
     if gpus.device_files and not facts.gpu_count:
-        sentence = f"/dev shows {_counted(gpus.device_files)}, but nvidia-smi lists none"
+        sentence = f"/dev shows {counted(gpus.device_files, 'GPU')}, but nvidia-smi lists none"
         yield note("GPUs", sentence, "let the container have NVIDIA's driver (--gpus all, --nv)")
     for framework in facts.frameworks:
         if gpus.cards and framework.cuda and gpus.cuda and _older(gpus.cuda, framework.cuda):
@@ -89,7 +91,7 @@ def _has_nccl(facts: Facts) -> bool:
 
 
 def _nccl(facts: Facts) -> Iterator[Finding]:
-    gpus = _counted(facts.gpu_count)
+    gpus = counted(facts.gpu_count, "GPU")
     cpu_builds = [each for each in facts.frameworks if each.cuda is None]
     if facts.frameworks and len(cpu_builds) == len(facts.frameworks):
         names = " and ".join(f"{each.name} {each.version}" for each in cpu_builds)
@@ -122,7 +124,7 @@ def _seen(facts: Facts) -> Iterator[Finding]:
         load = facts.load(framework.name)
         if framework.cuda is None or load is None or load.gpus is None or load.gpus == here:
             continue
-        sentence = f"{framework.name} sees {load.gpus} of {_counted(here)}"
+        sentence = f"{framework.name} sees {load.gpus} of {counted(here, 'GPU')}"
         if hidden:
             shown = facts.variables["CUDA_VISIBLE_DEVICES"]
             yield note(framework.name, f"{sentence}: CUDA_VISIBLE_DEVICES={shown}")
@@ -146,7 +148,3 @@ def _links(facts: Facts) -> Iterator[Finding]:
     if facts.variables.get("NCCL_P2P_DISABLE", "0") != "0" and linked:
         sentence = "NCCL_P2P_DISABLE is set, so NVLink is not used"
         yield note("GPUs", sentence, "unset NCCL_P2P_DISABLE")
-
-
-def _counted(count: int) -> str:
-    return f"{count} GPU{'s' * (count != 1)}"

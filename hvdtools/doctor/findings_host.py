@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, note, ok
+from hvdtools.doctor.finding import Finding, counted, note, ok
 from hvdtools.doctor.findings_software import family
 
 _GIB = 2**30
@@ -57,8 +57,8 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         found.append(
             note(
                 "cores",
-                f"OMP_NUM_THREADS={threads} gives {_ranks(cores.ranks)} {threads * cores.ranks} "
-                f"threads on {available:g} cores",
+                f"OMP_NUM_THREADS={threads} gives {counted(cores.ranks, 'rank')} "
+                f"{threads * cores.ranks} threads on {available:g} cores",
                 f"unset it, or set it to {cores.threads}",
             )
         )
@@ -66,10 +66,11 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         found.append(
             note(
                 "cores",
-                f"{_ranks(cores.ranks)} are more than {available:g} cores, and take turns on them",
+                f"{counted(cores.ranks, 'rank')} are more than {available:g} cores, and take "
+                "turns on them",
             )
         )
-    yield from found or [ok("cores", f"enough for {_ranks(cores.ranks)}")]
+    yield from found or [ok("cores", f"enough for {counted(cores.ranks, 'rank')}")]
 
 
 def _asked_threads(facts: Facts) -> int | None:
@@ -77,10 +78,6 @@ def _asked_threads(facts: Facts) -> int | None:
     # "4,2" gives nested levels; the first counts here.
     first = text.partition(",")[0].strip()
     return int(first) if first.isdigit() else None
-
-
-def _ranks(count: int) -> str:
-    return f"{count} rank{'s' * (count != 1)}"
 
 
 def _memory(facts: Facts) -> Iterator[Finding]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import platform
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from hvdtools.launch import look_around
 from hvdtools.launch.machine import Machine
 
 # MPICH and what follows its binary interface share one name; Open MPI 4 and 5 another.
-_MPI_OF_LIBRARY = {b"libmpi.so.40": "Open MPI", b"libmpi.so.12": "MPICH"}
+_LIBRARY_OF_MPI = {"Open MPI": b"libmpi.so.40", "MPICH": b"libmpi.so.12"}
 
 
 def look(ranks: int | None, environ: Mapping[str, str]) -> Facts:
@@ -82,15 +81,9 @@ def _mpi_built_with(horovod: InstalledHorovod) -> str | None:
     """From the build's own note or, of another's build, the library that it names."""
     if recorded := built_with("mpi"):
         return recorded
-    for _, stem in installed.FRAMEWORKS.values():
-        for library in horovod.folder.glob(f"{stem}.*"):
-            with (
-                library.open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text,
-            ):
-                for name, flavour in _MPI_OF_LIBRARY.items():
-                    if text.find(name) >= 0:
-                        return flavour
+    for library in installed.libraries_in(horovod.folder).values():
+        for flavour in installed.names_in(library, _LIBRARY_OF_MPI):
+            return flavour
     return None
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hvdtools.torch.log import ranks_in_words
-from hvdtools.torch.waiting import wait_for
+from hvdtools.torch.waiting import join_default_stream, wait_for
 
 _WORD_BYTES = 8
 PARTED_REMEDY = (
@@ -88,8 +88,7 @@ class Comparison:
         """Wait for all ranks: whether any of them differ, in one place or more."""
         result = wait_for(self._handle, on_gpu=self._numbers.is_cuda)
         if result.is_cuda:
-            # With asynchronous completion only the default stream waits for the result.
-            torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+            join_default_stream()
         largest, inverted_smallest = result.chunk(2)
         return not torch.equal(largest, ~inverted_smallest)
 

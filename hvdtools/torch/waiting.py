@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import horovod.torch as hvd
+import torch
 from torch import Tensor
 
 _POLL_S = 50e-6
@@ -47,3 +48,12 @@ def wait_for(handle: int, *, on_gpu: bool) -> Tensor:
         time.sleep(_POLL_S)
     result: Tensor = hvd.synchronize(handle)
     return result
+
+
+def join_default_stream(device: torch.device | None = None) -> None:
+    """Make the stream in use wait for what Horovod has completed, on the GPU in use or `device`.
+
+    Asynchronous completion makes the device's default stream wait for a result,
+    whichever stream the script works on.
+    """
+    torch.cuda.current_stream(device).wait_stream(torch.cuda.default_stream(device))

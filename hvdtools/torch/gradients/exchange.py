@@ -25,7 +25,7 @@ from hvdtools.torch.gradients.signals import (
 )
 from hvdtools.torch.gradients.tally import Aside, put_back
 from hvdtools.torch.log import logger
-from hvdtools.torch.waiting import wait_for, waiting
+from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
 
 _STEP_OF_NOTE = 3  # the first learns the order, the second may still compile
 _LATE = 0.9
@@ -207,9 +207,7 @@ class Exchange:
             with waiting(functools.partial(self._describe, running.step, index)):
                 wait_for(handle, on_gpu=self._on_gpu)
         if self._async:
-            # Asynchronous completion makes the device's default stream wait for
-            # the result, whichever stream the script trains on.
-            torch.cuda.current_stream().wait_stream(torch.cuda.default_stream())
+            join_default_stream()
 
     def _describe(self, step: int, index: int) -> str:
         buckets = self.layout.buckets

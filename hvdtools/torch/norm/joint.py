@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.waiting import wait_for, waiting
+from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
 from hvdtools.torch.weighting import current_weight
 
 
@@ -187,6 +187,4 @@ def _sum_over_ranks(sums: Tensor, name: str) -> None:
     with waiting(f"batch-norm statistics ({name})"):
         wait_for(hvd.allreduce_async_(sums, name=name, op=hvd.Sum), on_gpu=sums.is_cuda)
     if sums.is_cuda:
-        # With asynchronous completion only the device's default stream waits for the sum.
-        device = sums.device
-        torch.cuda.current_stream(device).wait_stream(torch.cuda.default_stream(device))
+        join_default_stream(sums.device)
