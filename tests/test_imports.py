@@ -13,13 +13,23 @@ import hvdtools
 
 HOUSE = Path(hvdtools.__file__).parent
 FRAMEWORKS = {"torch", "tensorflow", "keras"}
+ADAPTERS_MAY = {
+    *("errors", "topology", "installed", "log", "dealing", "parting", "scaling", "joining"),
+}
 # room -> the rooms and modules of the house that it may import
 MAY_IMPORT = {
     "errors": set(),
     "topology": {"errors"},
     "cpus": set(),
     "installed": {"errors"},
-    "torch": {"errors", "topology", "cpus", "installed"},
+    "log": set(),
+    "dealing": {"errors"},
+    "parting": {"log"},
+    "scaling": {"errors"},
+    "joining": {"errors", "topology", "cpus"},
+    "torch": {*ADAPTERS_MAY, "cpus"},
+    "tensorflow": {*ADAPTERS_MAY, "cpus"},
+    "keras": {*ADAPTERS_MAY, "tensorflow"},
     "launch": {"errors", "topology", "cpus", "installed"},
     "engine": {"errors", "installed", "cpus"},
     "doctor": {"errors", "installed", "cpus", "topology", "engine", "launch"},
@@ -27,16 +37,15 @@ MAY_IMPORT = {
 }
 # the same within the room of PyTorch; what is not listed there may import all of it
 MAY_IMPORT_IN_TORCH = {
-    "log": set(),
     "waiting": set(),
     "weighting": set(),
-    "stall": {"log", "waiting"},
-    "session": {"log", "stall"},
-    "checksum": {"log", "waiting"},
+    "stall": {"waiting"},
+    "session": {"stall"},
+    "checksum": {"waiting"},
     "replicate": set(),
     "collect": {"replicate", "session", "waiting"},
-    "gradients": {"checksum", "log", "waiting", "weighting"},
-    "data": {"collect", "log", "replicate", "session", "waiting", "weighting"},
+    "gradients": {"checksum", "waiting", "weighting"},
+    "data": {"collect", "replicate", "session", "waiting", "weighting"},
     "norm": {"waiting", "weighting"},
 }
 
@@ -76,7 +85,7 @@ def test_imports_point_one_way_in_the_room_of_torch(part: str) -> None:
                 assert parts[2] in MAY_IMPORT_IN_TORCH[part] | {part}, f"{file.name}: {name}"
 
 
-@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if room != "torch"])
+@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if room not in FRAMEWORKS])
 def test_only_an_adapter_imports_its_framework(room: str) -> None:
     for file in files_of(room):
         if file.name == "rank_check.py":

@@ -13,8 +13,8 @@ from conftest import assert_ok, check_names, check_outcomes
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, TensorDataset
 
 import hvdtools.torch as hvt
+from hvdtools.dealing import UNEVEN, Deal
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.data.dealing import UNEVEN, Deal
 from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from hvdtools.torch.log import ranks_in_words
+from hvdtools import parting
+from hvdtools.parting import Differences
 from hvdtools.torch.waiting import join_default_stream, wait_for
 
 _WORD_BYTES = 8
-PARTED_REMEDY = (
-    "end the job and start it from a checkpoint, and look for code that changes weights or "
-    "gradients on some ranks only"
-)
 
 
 def checksum(tensor: Tensor) -> Tensor:
@@ -59,10 +55,6 @@ def joint_checksum(tensors: Sequence[Tensor]) -> Tensor:
     return checksum(torch.cat([_in_memory_order(tensor.detach()) for tensor in tensors]))
 
 
-# place -> the ranks that differ there from most
-Differences = dict[int, list[int]]
-
-
 class Comparison:
     """A comparison of numbers over ranks that is under way.
 
@@ -101,24 +93,4 @@ class Comparison:
         if not self.found_difference():
             return {}
         everyone = hvd.allgather(self._numbers[None].cpu(), name=f"{self._label}.differences")
-        return {
-            place: strangers
-            for place, column in enumerate(everyone.t().tolist())
-            if (strangers := _minority(column))
-        }
-
-
-def _minority(column: list[int]) -> list[int]:
-    (value, count), *others = Counter(column).most_common()
-    tie = any(other == count for _, other in others)
-    usual = column[0] if tie else value
-    return [rank for rank, number in enumerate(column) if number != usual]
-
-
-def in_words(differences: Differences, names: Sequence[str]) -> str:
-    """ "rank 1 differs in weight of layer2.bias (and 3 more)"."""
-    first = min(differences)
-    more = f" (and {len(differences) - 1} more)" if len(differences) > 1 else ""
-    ranks = sorted({rank for strangers in differences.values() for rank in strangers})
-    verb = "differs" if len(ranks) == 1 else "differ"
-    return f"{ranks_in_words(ranks)} {verb} from the others in {names[first]}{more}"
+        return parting.differences(everyone.tolist())

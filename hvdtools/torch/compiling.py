@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from torch.nn import Module, ModuleDict, ModuleList
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.log import logger
+from hvdtools.log import logger
 
 ModuleT = TypeVar("ModuleT", bound=Module)
 

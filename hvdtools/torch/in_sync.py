@@ -7,8 +7,9 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
+from hvdtools import parting
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.checksum import PARTED_REMEDY, Comparison, checksums, in_words
+from hvdtools.torch.checksum import Comparison, checksums
 from hvdtools.torch.norm.layers import may_differ
 from hvdtools.torch.session import require_started
 from hvdtools.torch.waiting import waiting
@@ -46,9 +47,8 @@ def assert_in_sync(model: Module, optimizer: Optimizer | None = None) -> None:
                 )
         differences = Comparison(checksums(list(named.values())), "hvdtools.in_sync").conclude()
     if differences:
-        raise HvdtoolsError(
-            f"The replicas have parted: {in_words(differences, list(named))}; {PARTED_REMEDY}."
-        )
+        where = parting.in_words(differences, list(named))
+        raise HvdtoolsError(f"The replicas have parted: {where}; {parting.REMEDY}.")
 
 
 def _state_of(optimizer: Optimizer, names: dict[int, str]) -> dict[str, Tensor]:

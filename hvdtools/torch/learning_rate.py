@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hvdtools.errors import HvdtoolsError, unknown_name
-from hvdtools.torch.log import logger
+from hvdtools import scaling
+from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger
 from hvdtools.torch.session import require_started
 from hvdtools.torch.warmup import KEY, WarmUp
 
-# How much the learning rate grows with the number of ranks.
-_POLICIES: dict[str, Callable[[int], float]] = {
-    "linear": float,
-    "sqrt": math.sqrt,
-    "none": lambda ranks: 1.0,
-}
 _scaled: WeakSet[Optimizer] = WeakSet()
 
 
@@ -63,13 +56,10 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
             refused; with policy="none" the rate and its warm-up go on as saved.
     """
     ranks = require_started("scale_lr()").size
-    if policy not in _POLICIES:
-        raise unknown_name("policy", policy, list(_POLICIES))
-    if isinstance(warmup_steps, bool) or not isinstance(warmup_steps, int) or warmup_steps < 0:
-        raise HvdtoolsError(f"warmup_steps={warmup_steps!r} must be a whole number of 0 or more.")
+    factor = scaling.factor_of(policy, ranks)
+    scaling.require_steps(warmup_steps)
     if optimizer in _scaled:
         raise HvdtoolsError("This optimizer's lr is scaled already: call scale_lr() once for it.")
-    factor = _POLICIES[policy](ranks)
     warm_up = WarmUp(factor, policy)
     groups = optimizer.param_groups
     if any(KEY in group for group in groups):
@@ -81,7 +71,8 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
         _multiply(groups, factor)
         for group in groups:
             group[KEY] = {"factor": factor, "warmup_steps": warmup_steps, "step": 0}
-        logger.info("%s", _line(before, _rates(optimizer), policy, ranks, factor, warmup_steps))
+        after = _rates(optimizer)
+        logger.info(scaling.line(before, after, policy, ranks, factor, warmup_steps))
     warm_up.attach(optimizer)
     _scaled.add(optimizer)
     return factor
@@ -112,12 +103,3 @@ def _rates(optimizer: Optimizer) -> str:
     """Each different rate once, in the order of the groups."""
     rates = dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups)
     return ", ".join(rates)
-
-
-def _line(
-    before: str, after: str, policy: str, ranks: int, factor: float, warmup_steps: int
-) -> str:
-    line = f"lr {before} -> {after} ({policy}, {ranks} rank{'s' if ranks > 1 else ''})"
-    if warmup_steps and factor != 1:
-        line += f", warm-up over {warmup_steps} steps"
-    return line

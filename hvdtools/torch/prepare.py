@@ -13,10 +13,10 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger
 from hvdtools.torch.collect import average
 from hvdtools.torch.gradients.backward import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer
-from hvdtools.torch.log import logger
 from hvdtools.torch.norm.layers import sync_batchnorm as synchronise
 from hvdtools.torch.replicate import replicate_module, replicate_optimizer, require_same_model
 from hvdtools.torch.session import require_started

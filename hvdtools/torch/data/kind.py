@@ -19,12 +19,12 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
+from hvdtools.dealing import Deal
 from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger
 from hvdtools.topology import Topology
-from hvdtools.torch.data.dealing import Deal
 from hvdtools.torch.data.samplers import PartSampler
 from hvdtools.torch.data.stream import StreamPart
-from hvdtools.torch.log import logger
 from hvdtools.torch.waiting import waiting
 
 _SEEDS = 2**31

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger
 from hvdtools.torch.data.samplers import Part, PartSampler
-from hvdtools.torch.log import logger
 from hvdtools.torch.waiting import wait_for, waiting
 from hvdtools.torch.weighting import set_batch_weight
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
+from hvdtools.dealing import Deal
 from hvdtools.errors import HvdtoolsError
 from hvdtools.topology import Topology
-from hvdtools.torch.data.dealing import Deal
 from hvdtools.torch.data.kind import (
     agreed_seed,
     is_plain,

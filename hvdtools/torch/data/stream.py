@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from hvdtools.torch.data.dealing import Deal
+from hvdtools.dealing import Deal
 
 
 @dataclass(frozen=True)

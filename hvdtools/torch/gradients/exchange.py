@@ -12,6 +12,7 @@ import horovod.torch as hvd
 import torch
 from torch.nn import Parameter
 
+from hvdtools.log import logger
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.layout import Layout
 from hvdtools.torch.gradients.signals import (
@@ -24,7 +25,6 @@ from hvdtools.torch.gradients.signals import (
     SignalWatch,
 )
 from hvdtools.torch.gradients.tally import Aside, put_back
-from hvdtools.torch.log import logger
 from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
 
 _STEP_OF_NOTE = 3  # the first learns the order, the second may still compile

@@ -15,19 +15,12 @@ from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 from torch.nn import Parameter
 
+from hvdtools import parting
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.checksum import (
-    PARTED_REMEDY,
-    Comparison,
-    Differences,
-    checksum,
-    checksums,
-    in_words,
-    joint_checksum,
-)
+from hvdtools.log import logger, ranks_in_words
+from hvdtools.torch.checksum import Comparison, checksum, checksums, joint_checksum
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.signals import NONFINITE, Heard
-from hvdtools.torch.log import logger, ranks_in_words
 from hvdtools.torch.waiting import waiting
 
 _FIRST_STEPS = 3
@@ -141,7 +134,7 @@ class Proof:
             if differences:
                 where = self._in_words(due, differences)
                 raise HvdtoolsError(
-                    f"The replicas have parted: in step {due.step} {where}; {PARTED_REMEDY}."
+                    f"The replicas have parted: in step {due.step} {where}; {parting.REMEDY}."
                 )
 
     def conclude_at_exit(self, until_s: float) -> None:
@@ -164,7 +157,7 @@ class Proof:
         except HorovodInternalError:
             return  # another rank failed, and says why
 
-    def _in_words(self, due: _Due, differences: Differences) -> str:
+    def _in_words(self, due: _Due, differences: parting.Differences) -> str:
         """Which ranks differ in which weights; looked for one by one, as they are by now."""
         count = len(due.buckets)
         suspects = [
@@ -174,10 +167,10 @@ class Proof:
             names = [f"the weight {name}" for name in self._names(suspects)]
             now = Comparison(checksums(suspects), f"{self._label}.weights").conclude()
             if now:
-                return in_words(now, names)
+                return parting.in_words(now, names)
         names = [f"the weights of bucket {index + 1}" for index in range(count)]
         names += [f"the averaged gradients of bucket {index + 1}" for index in range(count)]
-        return in_words(differences, names)
+        return parting.in_words(differences, names)
 
 
 _proofs: weakref.WeakSet[Proof] = weakref.WeakSet()

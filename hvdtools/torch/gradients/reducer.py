@@ -34,13 +34,13 @@ import torch
 from torch.nn import Parameter
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger
 from hvdtools.torch.gradients.backward import at_end_of_backward, current_task, is_nested
 from hvdtools.torch.gradients.exchange import Exchange, Load, Round
 from hvdtools.torch.gradients.hooks import listen, refuse_unreducible
 from hvdtools.torch.gradients.proof import Proof
 from hvdtools.torch.gradients.signals import Heard
 from hvdtools.torch.gradients.tally import Aside, Tally, put_back
-from hvdtools.torch.log import logger
 from hvdtools.torch.weighting import current_weight
 
 
