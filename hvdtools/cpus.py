@@ -49,3 +49,24 @@ def fair_threads(mine: frozenset[int], neighbours: list[frozenset[int]]) -> int:
     if quota is not None:
         cores = min(cores, quota)
     return max(1, int(cores / max(1, sharing)))
+
+
+def fair_threads_of_siblings(local_size: int) -> int:
+    """`fair_threads` for a framework that fixes its threads before ranks can talk.
+
+    A rank on fewer CPUs than its parent was bound by the starter, and has its
+    part of the parent's; one on as many shares them with the ranks of its node.
+    """
+    mine = usable_cpus()
+    parents = _cpus_of_parent() or mine
+    sharing = round(local_size * len(mine) / len(parents)) if mine < parents else local_size
+    return fair_threads(mine, [mine] * max(1, sharing))
+
+
+def _cpus_of_parent() -> frozenset[int] | None:
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    try:
+        return frozenset(os.sched_getaffinity(os.getppid()))
+    except OSError:  # it has ended, or belongs to somebody else
+        return None

@@ -99,6 +99,8 @@ def test_only_an_adapter_imports_its_framework(room: str) -> None:
     [
         ("hvdtools.cli", ("torch", "tensorflow", "horovod", "matplotlib")),
         ("hvdtools.torch", ("tensorflow", "keras")),
+        ("hvdtools.tensorflow", ("torch",)),
+        ("hvdtools.keras", ("torch",)),
     ],
 )
 def test_what_an_import_brings_along(module: str, others: tuple[str, ...]) -> None:

@@ -1,0 +1,54 @@
+"""Batch statistics over the batches of all ranks, for layers with `synchronized=True`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+from keras.src.backend.tensorflow import nn
+
+from hvdtools.tensorflow import named
+
+_NAME = "hvdtools_batch_norm"
+
+
+@functools.cache
+def teach_batch_norm() -> None:
+    """Let Keras' synchronized moments cover all ranks.
+
+    Keras synchronizes over a `tf.distribute` strategy alone, and without one
+    takes the local batch's statistics without a word. This replaces the function
+    that it computes them by, where a layer says `synchronized=True`.
+    """
+    nn._compute_moments_sync = _joint_moments
+
+
+def _joint_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
+    """Mean and variance over `axes` and all ranks, by Keras' own formula E(x^2) - E(x)^2."""
+    total = tf.reduce_sum(x, axes, keepdims=True)
+    squares = tf.reduce_sum(tf.square(x), axes, keepdims=True)
+    count = tf.cast(tf.size(x) / tf.size(total), x.dtype)
+    flat = [tf.reshape(total, [-1]), tf.reshape(squares, [-1]), count[None]]
+    elements = tf.size(total)
+    joint = _sum_over_ranks(tf.concat(flat, 0))
+    mean = tf.reshape(joint[:elements] / joint[-1], tf.shape(total))
+    mean_of_squares = tf.reshape(joint[elements:-1] / joint[-1], tf.shape(total))
+    variance = tf.maximum(mean_of_squares - tf.square(mean), 0)
+    mean.set_shape(total.shape)
+    variance.set_shape(total.shape)
+    if keepdims:
+        return mean, variance
+    return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+
+
+@tf.custom_gradient
+def _sum_over_ranks(value: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The sum over ranks. Every rank's loss hangs on it, so its gradient is a sum, too."""
+
+    def gradient(upstream: Any) -> Any:
+        return named.allreduce(upstream, hvd.Sum, f"{_NAME}_gradient")
+
+    return named.allreduce(value, hvd.Sum, _NAME), gradient

@@ -1,0 +1,55 @@
+"""Horovod's collectives, matched between ranks by name, eagerly too.
+
+Horovod pairs the ranks' operations by the name of the graph's node. TensorFlow
+drops that name when an operation runs eagerly, so that any two all-reduces would
+be taken for the same one: there each runs in a small graph of its own. Names are
+made unique within a graph, in the same way on every rank.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+
+def allreduce(value: Any, op: Any, name: str) -> Any:
+    """`value`, shape (n,), added up (or what `op` says) over ranks; `name` the same on all."""
+    return _run("allreduce", value, name, op)
+
+
+def allgather(value: Any, name: str) -> Any:
+    """The ranks' `value`s, shape (n_r, ...), one behind the other; `name` the same on all."""
+    return _run("allgather", value, name, None)
+
+
+def broadcast(value: Any, root: int, name: str) -> Any:
+    """Rank `root`'s `value`, shape (n,) on every rank; `name` the same on all."""
+    return _run("broadcast", value, name, root)
+
+
+def _run(kind: str, value: Any, name: str, option: Any) -> Any:
+    if tf.executing_eagerly():
+        return _in_a_graph(kind, name, value.dtype, option)(value)
+    return _operation(kind, value, name, option)
+
+
+@functools.cache
+def _in_a_graph(kind: str, name: str, dtype: Any, option: Any) -> Callable[[Any], Any]:
+    def run(value: Any) -> Any:
+        return _operation(kind, value, name, option)
+
+    traced = tf.function(run, input_signature=[tf.TensorSpec(None, dtype)], autograph=False)
+    # Called as a tf.function, TensorFlow would take all of these for one that it traces too often.
+    return traced.get_concrete_function()
+
+
+def _operation(kind: str, value: Any, name: str, option: Any) -> Any:
+    if kind == "allreduce":
+        return hvd.allreduce(value, op=option, name=name, ignore_name_scope=True)
+    if kind == "allgather":
+        return hvd.allgather(value, name=name, ignore_name_scope=True)
+    return hvd.broadcast(value, option, name=name, ignore_name_scope=True)

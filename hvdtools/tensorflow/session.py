@@ -1,0 +1,103 @@
+"""Join the job, before TensorFlow has begun to work."""
+
+from __future__ import annotations
+
+import os
+
+import horovod.tensorflow as hvd
+import tensorflow as tf
+
+from hvdtools import joining, log
+from hvdtools.cpus import fair_threads_of_siblings
+from hvdtools.errors import HvdtoolsError
+from hvdtools.topology import Promise, Topology, promised
+
+_session: list[Topology] = []
+
+
+def init(expect_size: int | None = None) -> Topology:
+    """Join the job that the launcher started, and return this process' place in it.
+
+    Call it before anything that makes TensorFlow work: a model, a tensor, an
+    optimizer. Rank and size come from whoever started the process (horovodrun,
+    mpirun, or nobody: rank 0 of 1). On a GPU machine the process sees the GPU of
+    its local rank alone, whose memory then grows as it is needed. TensorFlow's
+    threads for one operation are TF_NUM_INTRAOP_THREADS or OMP_NUM_THREADS where
+    they are set, and otherwise this rank's share of the cores. Calling it again
+    returns the same.
+
+    Args:
+        expect_size: The number of ranks that the script counts on; a job of
+            another size raises.
+
+    Raises:
+        HvdtoolsError: TensorFlow works already (a model was made or compiled
+            before), or the job is not the one promised: Horovod sees another size
+            than the launcher (it would train separate models), the starter brings
+            no meeting point, or there are fewer GPUs than local ranks.
+    """
+    if not (_session and hvd.is_initialized()):
+        promise = promised(os.environ)
+        _require_idle()
+        _bound_threads(promise)
+        gpu = _choose_gpu(promise)
+        joining.start(hvd, promise, on_gpu=gpu is not None)
+        mine = joining.this_neighbour(hvd, gpu)
+        neighbours = hvd.allgather_object(mine)
+        joining.require_own_gpu(neighbours)
+        _session.append(joining.topology_of(hvd, neighbours))
+        log.show(hvd.rank())
+    topology = _session[-1]
+    joining.require_expected(topology, expect_size)
+    return topology
+
+
+def require_started(caller: str) -> Topology:
+    """The running job's topology.
+
+    Raises:
+        HvdtoolsError: `init()` was not called.
+    """
+    if not _session or not hvd.is_initialized():
+        raise HvdtoolsError(f"{caller} needs a running job: call init() first.")
+    return _session[-1]
+
+
+def _require_idle() -> None:
+    """Raise if TensorFlow has made its devices: threads and GPUs are fixed from then on."""
+    threads = tf.config.threading
+    now = threads.get_inter_op_parallelism_threads()
+    try:
+        threads.set_inter_op_parallelism_threads(now + 1)
+        threads.set_inter_op_parallelism_threads(now)
+    except RuntimeError:
+        raise HvdtoolsError(
+            "init() comes too late: TensorFlow works already (a model, a tensor or an optimizer "
+            "was made), and can no longer be given its GPU and its threads. Call init() first, "
+            "right after the imports."
+        ) from None
+
+
+def _bound_threads(promise: Promise) -> None:
+    asked = os.environ.get("TF_NUM_INTRAOP_THREADS") or os.environ.get("OMP_NUM_THREADS")
+    if asked is not None and not asked.isdigit():
+        raise HvdtoolsError(f"OMP_NUM_THREADS is {asked!r}: set it to a whole number, or not.")
+    count = int(asked) if asked else fair_threads_of_siblings(promise.local_size)
+    tf.config.threading.set_intra_op_parallelism_threads(count)
+    if "TF_NUM_INTEROP_THREADS" not in os.environ:
+        # One for what waits (an all-reduce, a queue) beside those that compute.
+        tf.config.threading.set_inter_op_parallelism_threads(count + 1)
+
+
+def _choose_gpu(promise: Promise) -> str | None:
+    """Leave this rank one GPU in sight; what tells it from the others of the machine."""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus:
+        return None
+    # A launcher may show each rank only its own GPU; then that is the one.
+    number = promise.local_rank % len(gpus)
+    tf.config.set_visible_devices(gpus[number], "GPU")
+    tf.config.experimental.set_memory_growth(gpus[number], True)
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = shown.split(",") if shown else [str(index) for index in range(len(gpus))]
+    return names[number].strip()

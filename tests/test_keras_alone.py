@@ -1,0 +1,78 @@
+"""What hvdtools.keras and hvdtools.tensorflow say in a single process, at the wrong moment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def says(program: str, **environment: str) -> str:
+    """The last line of what a Python program writes to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "", **environment},
+        capture_output=True,
+        text=True,
+    )
+    return (done.stderr.strip().splitlines() or [""])[-1]
+
+
+@pytest.mark.parametrize(
+    ("backend", "instead"), [("torch", "use hvdtools.torch"), ("jax", "Horovod has no JAX")]
+)
+def test_another_backend_is_told_what_to_use(backend: str, instead: str) -> None:
+    if backend == "jax":
+        pytest.importorskip("jax", reason="JAX is not installed")
+    said = says("import hvdtools.keras", KERAS_BACKEND=backend)
+    assert f"Keras runs on {backend} here" in said
+    assert instead in said
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "model.compile('adam', loss='mse')",
+        "keras.optimizers.Adam()",
+        "keras.ops.ones((2,))",
+    ],
+)
+def test_init_after_tensorflow_began_to_work(before: str) -> None:
+    said = says(
+        "import keras\n"
+        "import hvdtools.keras as hvt\n"
+        "model = keras.Sequential([keras.layers.Dense(1)])\n"
+        f"{before}\n"
+        "hvt.init()\n"
+    )
+    assert "init() comes too late: TensorFlow works already" in said
+    assert "Call init() first" in said
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "prepare(keras.optimizers.Adam())",
+        "shard((1,))",
+        "callbacks()",
+        "average(1)",
+        "broadcast(1)",
+        "gather([1])",
+    ],
+)
+def test_before_init(call: str) -> None:
+    said = says(f"import keras\nimport hvdtools.keras as hvt\nhvt.{call}\n")
+    assert f"{call.split('(')[0]}() needs a running job: call init() first" in said
+
+
+def test_threads_follow_the_environment() -> None:
+    program = (
+        "import sys, tensorflow as tf, hvdtools.tensorflow as hvt\n"
+        "hvt.init()\n"
+        "sys.exit(str(tf.config.threading.get_intra_op_parallelism_threads()))\n"
+    )
+    assert says(program, OMP_NUM_THREADS="3") == "3"
+    assert says(program, OMP_NUM_THREADS="3", TF_NUM_INTRAOP_THREADS="2") == "2"
+    assert "set it to a whole number" in says(program, OMP_NUM_THREADS="two")
