@@ -375,6 +375,34 @@ def check_a_loaded_model_goes_on() -> None:
     assert apart(model, train(OPTIMIZERS["Adam"](), 0, 1)) < 1e-7
 
 
+def check_save_and_load() -> None:
+    """One file from rank 0, which the others need not see."""
+    folder = Path(tempfile.mkdtemp())  # another on each rank
+    file = folder / "model.keras"
+    half_way = train(hvt.prepare(OPTIMIZERS["AdamW"]()), RANK, SIZE, epochs=1)
+    hvt.save(file, half_way)
+    assert [other.name for other in folder.iterdir()] == (["model.keras"] if RANK == 0 else [])
+    model = hvt.load(file)
+    model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
+    assert apart(model, train(OPTIMIZERS["AdamW"](), 0, 1)) < 1e-7
+    refused("ends in .keras", lambda: hvt.save(folder / "model.h5", model))
+    refused("load() could not read", lambda: hvt.load(folder / "absent.keras"))
+    if RANK == 0:
+        (folder / "bad.keras").write_text("no model")
+    refused("load() could not read", lambda: hvt.load(folder / "bad.keras"))
+    refused("save() could not write", lambda: hvt.save("/proc/none/model.keras", model))
+
+
+def check_the_replica_check_of_a_model() -> None:
+    model = train(hvt.prepare(OPTIMIZERS["Adam"]()), RANK, SIZE, normed(False), epochs=1)
+    hvt.assert_in_sync(model)
+    if SIZE == 1:
+        return
+    moment = model.optimizer.variables[-1]
+    moment.assign(moment + RANK)
+    assert moment.path in refused("The replicas have parted", lambda: hvt.assert_in_sync(model))
+
+
 LOADS_ALONE = """
 import importlib.abc, sys
 class Blocked(importlib.abc.MetaPathFinder):

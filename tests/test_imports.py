@@ -14,7 +14,7 @@ import hvdtools
 HOUSE = Path(hvdtools.__file__).parent
 FRAMEWORKS = {"torch", "tensorflow", "keras"}
 ADAPTERS_MAY = {
-    *("errors", "topology", "installed", "log", "dealing", "parting", "scaling", "joining"),
+    *("errors", "topology", "installed", "log", "dealing", "parting", "scaling", "joining", "together"),
 }
 # room -> the rooms and modules of the house that it may import
 MAY_IMPORT = {
@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "parting": {"log"},
     "scaling": {"errors"},
     "joining": {"errors", "topology", "cpus"},
+    "together": {"errors"},
     "torch": {*ADAPTERS_MAY, "cpus"},
     "tensorflow": {*ADAPTERS_MAY, "cpus"},
     "keras": {*ADAPTERS_MAY, "tensorflow"},

@@ -44,7 +44,7 @@ def _joint_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
     return tf.squeeze(mean, axes), tf.squeeze(variance, axes)
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def _sum_over_ranks(value: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The sum over ranks. Every rank's loss hangs on it, so its gradient is a sum, too."""
 

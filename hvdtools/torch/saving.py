@@ -14,7 +14,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.together import on_every_rank
 from hvdtools.torch.replicate import (
     broadcast_tensors,
     replicate_module,
@@ -135,31 +135,12 @@ def _on_rank_0(action: Callable[[], ResultT], failed: str) -> ResultT | None:
 
 
 def _on_every_rank(action: Callable[[], ResultT], failed: str) -> ResultT:
-    """Run `action` and wait for all ranks; if it failed on one, raise the same on every rank.
+    def exchange(problem: str | None) -> list[str | None]:
+        with waiting(failed.replace("could not", "to")):
+            found: list[str | None] = hvd.allgather_object(problem, name=f"{_LABEL}.outcome")
+        return found
 
-    Raises:
-        HvdtoolsError: One sentence: `failed`, then why, of the first rank that failed.
-    """
-    cause: Exception | None = None
-    problem: str | None = None
-    try:
-        result = action()
-    except HorovodInternalError:
-        raise  # the ranks are past talking to each other
-    except Exception as error:  # whatever it is, the other ranks must not wait for ever
-        cause, problem = error, f"{failed}: {_one_line(error)}"
-    with waiting(failed.replace("could not", "to")):
-        problems = hvd.allgather_object(problem, name=f"{_LABEL}.outcome")
-    first = next((text for text in problems if text is not None), None)
-    if first is not None:
-        raise HvdtoolsError(first) from cause
-    return result
-
-
-def _one_line(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return on_every_rank(action, failed, exchange, HorovodInternalError)
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
