@@ -69,8 +69,8 @@ class Deal:
         if self.uneven == "drop" and whole < self.size:
             raise HvdtoolsError(
                 f"There are {whole} {noun} for {self.size} ranks, and all would be left out "
-                '(uneven="drop", or drop_last=True): start fewer ranks, bring more data, or use '
-                'uneven="weighted" without drop_last.'
+                '(uneven="drop", or incomplete batches are left out): start fewer ranks, bring '
+                'more data, or keep incomplete batches and use uneven="weighted" or "pad".'
             )
 
     def _left_out(self, whole: int) -> bool:
