@@ -21,7 +21,9 @@ FOUND = re.findall(
 )
 # By the summary's first word: "plain", "mixed", ...
 DIFFS = {re.findall(r"\w+", summary)[0].lower(): diff for summary, diff in FOUND}
-NAMES = ["plain", "mixed", "gradient", "hugging", "lightning", "metrics"]
+# Each line runs in processes of its own: a process has one framework's Horovod.
+FRAMEWORKS = [["plain", "mixed", "gradient", "hugging", "lightning", "metrics"], ["keras"]]
+NAMES = [name for names in FRAMEWORKS for name in names]
 # Numbers have four decimals. bfloat16 rounds the parts of a batch otherwise than the whole.
 TOLERANCE = {name: 5e-3 if name == "mixed" else 2e-4 for name in NAMES}
 
@@ -59,13 +61,13 @@ class Outcome:
         return [float(n) for line in self.of_rank_0(name) for n in re.findall(r"\d+\.\d+", line)]
 
 
-def write_scripts(folder: Path, sign: str) -> Path:
+def write_scripts(folder: Path, names: list[str], sign: str) -> Path:
     """Each script as it stands, and once more with the data in the dataset's own order.
 
     A shuffled order is another one for each number of ranks.
     """
     folder.mkdir()
-    for name in NAMES:
+    for name in names:
         text = script(name, sign)
         assert text.count("shuffle=True") == 1
         (folder / f"{name}.py").write_text(text)
@@ -81,23 +83,35 @@ def records(lines: list[str]) -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    folder = write_scripts(tmp_path_factory.mktemp("examples") / "before", "-")
-    ended = subprocess.run(
-        [sys.executable, str(HERE / "rank_examples.py"), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    return Outcome([records(ended.stdout.splitlines())], ended.stdout, folder)
+    home = tmp_path_factory.mktemp("before")
+    lines: dict[str, list[str]] = {}
+    text = ""
+    for number, names in enumerate(FRAMEWORKS):
+        folder = write_scripts(home / str(number), names, "-")
+        ended = subprocess.run(
+            [sys.executable, str(HERE / "rank_examples.py"), str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+        )
+        lines |= records(ended.stdout.splitlines())
+        text += ended.stdout
+    return Outcome([lines], text, home)
 
 
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory, start_job: Any) -> Outcome:
-    folder = write_scripts(tmp_path_factory.mktemp("examples") / "after", "+")
-    job = start_job(2, "rank_examples.py", folder)
-    return Outcome([records(job.of(rank)) for rank in range(2)], job.text, folder)
+    home = tmp_path_factory.mktemp("after")
+    lines: list[dict[str, list[str]]] = [{}, {}]
+    text = ""
+    for number, names in enumerate(FRAMEWORKS):
+        job = start_job(2, "rank_examples.py", write_scripts(home / str(number), names, "+"))
+        for rank in range(2):
+            lines[rank] |= records(job.of(rank))
+        text += job.text
+    return Outcome(lines, text, home)
 
 
 def test_every_example_is_known() -> None:
@@ -138,5 +152,5 @@ def test_bar_and_tensorboard_are_rank_0s(two_ranks: Outcome) -> None:
     assert two_ranks.losses("metrics")
     speakers = set(re.findall(r"^\[(\d)\] .*epoch 10: 100%", two_ranks.text, re.MULTILINE))
     assert speakers == {"0"}
-    (events,) = (two_ranks.folder / "metrics" / "runs").iterdir()
+    (events,) = (two_ranks.folder / "0" / "metrics" / "runs").iterdir()
     assert b"f1" in events.read_bytes()

@@ -23,8 +23,11 @@ COMMANDS = [
 ]
 
 
-def test_the_training_example_learns_on_two_ranks(tmp_path: Path) -> None:
-    (program,) = (block for language, block in BLOCKS if language == "python")
+PROGRAMS = [block for language, block in BLOCKS if language == "python"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=["torch", "keras"])
+def test_the_training_examples_learn_on_two_ranks(program: str, tmp_path: Path) -> None:
     file = tmp_path / "train.py"
     file.write_text(program)
     lines: list[tuple[int | None, str]] = []
