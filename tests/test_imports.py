@@ -14,7 +14,17 @@ import hvdtools
 HOUSE = Path(hvdtools.__file__).parent
 FRAMEWORKS = {"torch", "tensorflow", "keras"}
 ADAPTERS_MAY = {
-    *("errors", "topology", "installed", "log", "dealing", "parting", "scaling", "joining", "together"),
+    *(
+        "errors",
+        "topology",
+        "installed",
+        "log",
+        "dealing",
+        "parting",
+        "scaling",
+        "joining",
+        "together",
+    ),
 }
 # room -> the rooms and modules of the house that it may import
 MAY_IMPORT = {
