@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools.bench import facts, plots
+from hvdtools.bench import engines, facts, plots
 from hvdtools.bench.report import page_of
 from hvdtools.bench.results import FILE_NAME, Result, append, from_json, new_run_id, read
-from hvdtools.bench.stats import Span, quartiles, summarise
-from hvdtools.bench.table import HEADINGS, cells
+from hvdtools.bench.stats import Span, by_framework, quartiles, summarise
+from hvdtools.bench.table import cells, headings
 from hvdtools.errors import HvdtoolsError
 
 WHOLE = Result(
@@ -20,6 +20,10 @@ WHOLE = Result(
     time_utc="2026-01-31T12:00:00+00:00",
     suite="demo",
     scaling="weak",
+    framework="torch",
+    program="train_torch.py",
+    model="cnn",
+    data="digits",
     engine="ddp-gloo",
     ranks=1,
     round=1,
@@ -48,7 +52,8 @@ def result(engine: str, ranks: int, turn: int, seconds: float, **changes: object
     return dataclasses.replace(
         WHOLE,
         engine=engine,
-        moved_by=engine.rpartition("-")[2],
+        framework=engines.ENGINES[engine].framework,
+        moved_by=engines.ENGINES[engine].moved_by,
         ranks=ranks,
         round=turn,
         block_s=(seconds,),
@@ -114,11 +119,14 @@ def test_results_of_another_kind_are_refused(tmp_path: Path) -> None:
     file.write_text("{\n")
     with pytest.raises(HvdtoolsError, match="no whole result"):
         read(file)
-    file.write_text(WHOLE.to_json().replace('"schema_version": 1', '"schema_version": 99'))
+    file.write_text(WHOLE.to_json().replace('"schema_version": 2', '"schema_version": 99'))
     with pytest.raises(HvdtoolsError, match="schema version 99"):
         read(file)
     file.write_text(WHOLE.to_json().replace('"lr"', '"rl"'))
     with pytest.raises(HvdtoolsError, match=r"\(lr, rl\)"):
+        read(file)
+    file.write_text(WHOLE.to_json().replace('"engine": "ddp-gloo"', '"engine": "ddp-glue"'))
+    with pytest.raises(HvdtoolsError, match="engine 'ddp-glue', which this hvdtools"):
         read(file)
 
 
@@ -161,8 +169,9 @@ def test_ratios_pair_cases_of_one_round() -> None:
     both = rows["horovod-mpi", 2]
     assert both.samples_per_s == Span(240, 200, 280)
     assert both.efficiency == Span(0.8, 0.8, 0.8)
-    assert both.against_ddp == Span(1.6, 1.6, 1.6)
+    assert both.against_yardstick == Span(1.6, 1.6, 1.6)
     assert rows["ddp-gloo", 2].efficiency == Span(1, 1, 1)
+    assert rows["ddp-gloo", 2].against_yardstick is None
     assert both.in_sync is True and rows["ddp-gloo", 1].in_sync is None
 
 
@@ -210,12 +219,21 @@ def test_hardware_names_this_cpu() -> None:
 
 
 ENGINES = ("horovod-mpi", "horovod-gloo", "ddp-gloo")
-RUN = [
-    result(engine, ranks, turn, 1 + 0.1 * number + 0.07 * turn * ranks)
-    for turn in (1, 2, 3)
-    for ranks in (1, 2)
-    for number, engine in enumerate(ENGINES)
-]
+KERAS_ENGINES = ("keras-horovod-mpi", "keras-horovod-gloo", "keras-mwms")
+
+
+def run_of(names: tuple[str, ...]) -> list[Result]:
+    """Three rounds on 1 and 2 ranks, no two cases alike."""
+    return [
+        result(engine, ranks, turn, 1 + 0.1 * number + 0.07 * turn * ranks)
+        for turn in (1, 2, 3)
+        for ranks in (1, 2)
+        for number, engine in enumerate(names)
+    ]
+
+
+RUN = run_of(ENGINES)
+BOTH = RUN + run_of(KERAS_ENGINES)
 
 
 class Page:
@@ -252,8 +270,41 @@ class Page:
 def test_the_page_shows_the_numbers_of_the_results() -> None:
     page = Page(page_of(RUN))
     expected = [cell for row in summarise(RUN) for cell in cells(row)]
-    assert page.cells == [*HEADINGS, *expected]
+    assert page.cells == [*headings("torch"), *expected]
     assert "yes" in page.cells and "horovod-mpi" in page.cells
+
+
+def test_a_page_of_two_frameworks_keeps_them_apart() -> None:
+    text = page_of(BOTH)
+    page = Page(text)
+    expected = []
+    for framework, results in by_framework(BOTH).items():
+        expected += [
+            *headings(framework),
+            *(cell for row in summarise(results) for cell in cells(row)),
+        ]
+    assert page.cells == expected
+    assert "against DDP [rounds]" in page.cells and "against MWMS [rounds]" in page.cells
+    assert page.tags.count("section") == 2 and page.tags.count("svg") == 4
+    ids = [part.partition('"')[0] for part in text.split(' id="')[1:]]
+    assert len(ids) == len(set(ids))
+
+
+def test_an_engine_is_held_against_its_own_frameworks_yardstick() -> None:
+    results = [
+        result("ddp-gloo", 2, 1, 1.0),
+        result("horovod-mpi", 2, 1, 0.5),
+        result("keras-mwms", 2, 1, 4.0),
+        result("keras-horovod-mpi", 2, 1, 3.2),
+    ]
+    assert list(by_framework(results)) == ["torch", "keras"]
+    against = {row.engine: row.against_yardstick for row in summarise(results)}
+    assert against == {
+        "ddp-gloo": None,
+        "horovod-mpi": Span(2, 2, 2),
+        "keras-mwms": None,
+        "keras-horovod-mpi": Span(1.25, 1.25, 1.25),
+    }
 
 
 def test_the_page_fetches_nothing() -> None:
@@ -270,7 +321,7 @@ def test_the_plots_take_the_pages_colours_and_share_no_id() -> None:
     text = page_of(RUN)
     assert "prefers-color-scheme: dark" in text
     for number in range(len(ENGINES)):
-        assert f"var(--engine-{number})" in plots.throughput(summarise(RUN))
+        assert f"var(--engine-{number})" in plots.throughput(summarise(RUN), "torch")
     assert "#0303" not in text and "#010101" not in text and "DejaVu" not in text
     ids = [part.partition('"')[0] for part in text.split(' id="')[1:]]
     assert len(ids) == len(set(ids))

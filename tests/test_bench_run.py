@@ -9,28 +9,33 @@ from pathlib import Path
 
 import pytest
 
+from hvdtools import installed
+from hvdtools.bench.engines import ENGINES, FRAMEWORKS, engines_of
 from hvdtools.bench.report import PAGE_NAME
 from hvdtools.bench.results import FILE_NAME, Result, read
+from hvdtools.bench.runs import run_suite
+from hvdtools.bench.suite import load
 from hvdtools.launch import look_around
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SECRET = "correct-horse-battery-staple"
 SUITE = """
 name = "tiny"
-program = "{program}"
 scaling = "weak"
-engines = [{engines}]
 ranks = [{ranks}]
 rounds = 1
 threads_per_rank = 1
 timeout_s = {timeout_s}
-[train]
+[[program]]
+file = "{program}"
+engines = [{engines}]
+[program.train]
 model = "cnn"
 data = "synthetic"
 batch_size = 45
 epochs = 4
 warmup_epochs = 1
-lr = 0.03
+lr = {lr}
 seed = 1
 """
 
@@ -46,10 +51,11 @@ def write_suite(
     engines: str = '"ddp-gloo"',
     ranks: str = "2",
     timeout_s: float = 120,
+    lr: float = 0.03,
 ) -> Path:
     file = folder / "tiny.toml"
-    words = {"program": program, "engines": engines, "ranks": ranks, "timeout_s": timeout_s}
-    file.write_text(SUITE.format(**words))
+    words = {"program": program, "engines": engines, "ranks": ranks}
+    file.write_text(SUITE.format(**words, timeout_s=timeout_s, lr=lr))
     return file
 
 
@@ -69,15 +75,17 @@ def results_in(folder: Path) -> tuple[Result, ...]:
     return read(folder / "results" / "tiny" / FILE_NAME).results
 
 
-def test_every_engine_trains_on_two_ranks_and_stays_in_sync(tmp_path: Path) -> None:
-    engines = ["horovod-mpi", "horovod-gloo", "ddp-gloo"]
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_every_engine_trains_on_two_ranks_and_stays_in_sync(framework: str, tmp_path: Path) -> None:
+    engines = engines_of(framework)
     listed = ", ".join(f'"{engine}"' for engine in engines)
-    suite = write_suite(tmp_path, engines=listed)
+    lr = {"torch": 0.03, "keras": 0.001}[framework]
+    suite = write_suite(tmp_path, f"train_{framework}.py", listed, lr=lr)
     ended = bench("run", str(suite), cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = results_in(tmp_path)
-    assert [result.engine for result in found] == engines
-    assert [result.moved_by for result in found] == ["mpi", "gloo", "gloo"]
+    assert [result.engine for result in found] == list(engines)
+    assert [result.moved_by for result in found] == [ENGINES[name].moved_by for name in engines]
     for result in found:
         assert result.in_sync is True and result.error is None
         assert result.accuracy is not None and result.accuracy > 0.8
@@ -85,8 +93,9 @@ def test_every_engine_trains_on_two_ranks_and_stays_in_sync(tmp_path: Path) -> N
         assert len(result.block_s) == 3  # four epochs, the first not counted
         assert result.steps_per_block == 16  # 1440 images / 2 ranks / 45
         assert result.samples_per_s == pytest.approx(sorted(result.block_rates)[1])
-        assert result.lr == pytest.approx(2 * 0.03)
-    assert "3/3 ddp-gloo, 2 ranks, round 1" in ended.stdout
+        assert result.lr == pytest.approx(2 * lr)
+        assert result.framework == framework and result.program == f"train_{framework}.py"
+    assert f"3/3 {engines[-1]}, 2 ranks, round 1" in ended.stdout
     assert "\x1b[" not in ended.stdout
     assert str(Path("results") / "tiny" / PAGE_NAME) in ended.stdout
     everything = (tmp_path / "results" / "tiny" / FILE_NAME).read_text()
@@ -142,21 +151,46 @@ def test_a_program_that_measures_nothing_is_a_failure(tmp_path: Path) -> None:
     assert results_in(tmp_path)[0].error == "the program ended well but wrote no result"
 
 
-@pytest.mark.parametrize("engine", ["ddp-gloo", "horovod-mpi"])
-def test_a_weight_that_differs_on_one_rank_is_caught(engine: str, tmp_path: Path) -> None:
+PLANTED_IN_TORCH = """
+import torch, train_torch
+train = train_torch.train
+def train_then_plant(engine, model, *rest):
+    times_s = train(engine, model, *rest)
+    if engine.rank == 1:
+        weight = next(model.parameters()).data.view(-1)
+        weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))
+    return times_s
+train_torch.train = train_then_plant
+train_torch.main()
+"""
+PLANTED_IN_KERAS = """
+import numpy as np, train_keras
+replicas_equal = train_keras.replicas_equal
+def plant_then_compare(engine, model):
+    if engine.rank == 1:
+        weights = model.get_weights()
+        weights[0].flat[0] = np.nextafter(weights[0].flat[0], np.float32(9))
+        model.set_weights(weights)
+    return replicas_equal(engine, model)
+train_keras.replicas_equal = plant_then_compare
+train_keras.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("engine", "planted"),
+    [
+        ("ddp-gloo", PLANTED_IN_TORCH),
+        ("horovod-mpi", PLANTED_IN_TORCH),
+        ("keras-mwms", PLANTED_IN_KERAS),
+        ("keras-horovod-mpi", PLANTED_IN_KERAS),
+    ],
+)
+def test_a_weight_that_differs_on_one_rank_is_caught(
+    engine: str, planted: str, tmp_path: Path
+) -> None:
     (tmp_path / "planted.py").write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
-        "import torch, train_torch\n"
-        "train = train_torch.train\n"
-        "def train_then_plant(engine, model, *rest):\n"
-        "    times_s = train(engine, model, *rest)\n"
-        "    if engine.rank == 1:\n"
-        "        weight = next(model.parameters()).data.view(-1)\n"
-        "        weight[0] = torch.nextafter(weight[0], torch.tensor(9.0))\n"
-        "    return times_s\n"
-        "train_torch.train = train_then_plant\n"
-        "train_torch.main()\n"
+        f"import sys\nsys.path.insert(0, {str(BENCHMARKS)!r})\n{planted}"
     )
     suite = write_suite(tmp_path, "./planted.py", f'"{engine}"')
     ended = bench("run", str(suite), cwd=tmp_path)
@@ -165,3 +199,18 @@ def test_a_weight_that_differs_on_one_rank_is_caught(engine: str, tmp_path: Path
     assert result.in_sync is False
     assert ended.returncode == 1 and "REPLICAS DIFFER" in ended.stdout
     assert "in 1 the replicas differ" in ended.stderr
+
+
+def test_a_missing_framework_is_a_row_and_starts_no_rank(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(installed, "_TENSORFLOW_DISTRIBUTIONS", ("no-such-tensorflow",))
+    suite = load(str(write_suite(tmp_path, "train_keras.py", '"keras-mwms", "keras-horovod-mpi"')))
+    said: list[str] = []
+    file = tmp_path / FILE_NAME
+    results = list(run_suite(suite, "run-1", file, lambda case, line: said.append(line)))
+    assert said == ["starting", "starting"]
+    for result in results:
+        assert result.error is not None and "Keras needs tensorflow" in result.error
+        assert result.exit_code == 2 and result.versions["tensorflow"] == "not installed"
+    assert read(file).results == tuple(results)

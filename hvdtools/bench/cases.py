@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.bench.engines import ENGINES, BenchEngine
-from hvdtools.bench.suite import PROGRAMS, Suite
+from hvdtools.bench.program import PROGRAMS, Program
+from hvdtools.bench.suite import Suite
 
 
 @dataclass(frozen=True)
 class Case:
-    """One job: an engine on a number of ranks, in one round (from 1)."""
+    """One job: a program under an engine on a number of ranks, in one round (from 1)."""
 
+    program: Program
     engine: str
     ranks: int
     round: int
@@ -23,20 +25,22 @@ def cases(suite: Suite) -> list[Case]:
     """All cases: every engine and rank count once, then again in the next round.
 
     A machine that slows down or a neighbour that wakes up thus falls on every
-    engine alike, and the engines of one round and rank count run back to back.
+    engine alike, and the engines of one program, round and rank count run back
+    to back.
     """
     return [
-        Case(engine, ranks, turn)
+        Case(program, engine, ranks, turn)
         for turn in range(1, suite.rounds + 1)
+        for program in suite.programs
         for ranks in suite.ranks
-        for engine in suite.engines
+        for engine in program.engines
     ]
 
 
-def program_arguments(suite: Suite, case: Case) -> tuple[str, ...]:
+def program_arguments(case: Case) -> tuple[str, ...]:
     """What the program is told, but for where to put its result."""
     arguments = ["--engine", ENGINES[case.engine].program_engine]
-    for name, value in suite.train:
+    for name, value in case.program.train:
         arguments += [f"--{name.replace('_', '-')}", str(value)]
     return tuple(arguments)
 
@@ -44,20 +48,19 @@ def program_arguments(suite: Suite, case: Case) -> tuple[str, ...]:
 def environment(suite: Suite, engine: BenchEngine, port: int) -> tuple[tuple[str, str], ...]:
     """What the ranks see beside what they inherit: the same thread bound for every case."""
     bound = (("OMP_NUM_THREADS", str(suite.threads_per_rank)), *engine.environment)
-    if not engine.needs_port:
+    if not engine.needs_ports:
         return bound
     return (*bound, ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port)))
 
 
 def command_by_hand(suite: Suite, case: Case, port: int) -> str:
     """The case as a line to paste in a clone: no path of the machine that it ran on."""
-    engine = ENGINES[case.engine]
-    shipped = suite.program.parent == PROGRAMS
-    program = f"benchmarks/{suite.program.name}" if shipped else suite.program.name
+    engine, file = ENGINES[case.engine], case.program.file
+    program = f"benchmarks/{file.name}" if file.parent == PROGRAMS else file.name
     words = ["hvdtools", "launch", "-n", str(case.ranks), "--with", engine.starter]
     for name, value in environment(suite, engine, port):
         words += ["--env", f"{name}={value}"]
-    return shlex.join([*words, "--", "python", program, *program_arguments(suite, case)])
+    return shlex.join([*words, "--", "python", program, *program_arguments(case)])
 
 
 def results_folder(suite: Suite) -> Path:

@@ -72,7 +72,7 @@ def _show(console: Console, folder: Path, run_id: str | None) -> tuple[Result, .
     """Print the table, write the page, say where both are."""
     from hvdtools.bench.report import write_page
     from hvdtools.bench.results import FILE_NAME, read
-    from hvdtools.bench.stats import summarise
+    from hvdtools.bench.stats import by_framework, summarise
     from hvdtools.bench.table import show
 
     reading = read(folder / FILE_NAME)
@@ -83,7 +83,9 @@ def _show(console: Console, folder: Path, run_id: str | None) -> tuple[Result, .
             err=True,
         )
     first = results[0]
-    show(console, f"{first.suite}, {first.scaling} scaling, run {first.run_id}", summarise(results))
+    typer.echo(f"{first.suite}, {first.scaling} scaling, run {first.run_id}")
+    for framework, of_one in by_framework(results).items():
+        show(console, framework, summarise(of_one))
     page = write_page(folder, results)
     typer.echo(f"results: {folder / FILE_NAME}\nreport:  {page}")
     return results
@@ -105,7 +107,7 @@ def _exit_if_untrue(results: tuple[Result, ...]) -> None:
 def _check_data(suite: Suite) -> None:
     """Say before the first case, not in each, that the images are missing."""
     missing = importlib.util.find_spec("sklearn") is None
-    if dict(suite.train)["data"] == "digits" and missing:
+    if missing and any(program.asked("data") == "digits" for program in suite.programs):
         raise HvdtoolsError(
             "The digits images come with scikit-learn, which is not installed: run "
             '`pip install scikit-learn`, or set data = "synthetic" in the suite.'

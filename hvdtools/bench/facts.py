@@ -24,11 +24,14 @@ RECORDED_VARIABLES = (
     "HOROVOD_CYCLE_TIME",
     "HOROVOD_ENABLE_ASYNC_COMPLETION",
     "HOROVOD_FUSION_THRESHOLD",
+    "KERAS_BACKEND",
     "NCCL_ALGO",
     "NCCL_IB_DISABLE",
     "NCCL_P2P_DISABLE",
     "NCCL_PROTO",
     "OMP_NUM_THREADS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_XLA_FLAGS",
 )
 
 
@@ -50,6 +53,8 @@ def versions(mpi: str) -> dict[str, str]:
         "hvdtools": __version__,
         "horovod": _version("horovod"),
         "torch": framework_version("torch") or "not installed",
+        "tensorflow": framework_version("tensorflow") or "not installed",
+        "keras": _version("keras"),
         "python": platform.python_version(),
         "mpi": mpi,
     }

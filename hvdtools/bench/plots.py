@@ -40,7 +40,7 @@ _WIDTH_IN, _HEIGHT_IN = 5.0, 3.7
 _DODGE = 0.055  # of an x-step, so that intervals stand side by side
 
 
-def throughput(rows: Sequence[Row]) -> str:
+def throughput(rows: Sequence[Row], framework: str) -> str:
     """Samples/s against ranks with quartiles; dashed, each engine's own one rank times ranks."""
 
     def draw(axes: Axes) -> None:
@@ -55,10 +55,10 @@ def throughput(rows: Sequence[Row]) -> str:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
-    return _svg("throughput", "Samples per second against ranks", rows, draw)
+    return _svg(f"throughput-{framework}", "Samples per second against ranks", rows, draw)
 
 
-def efficiency(rows: Sequence[Row]) -> str:
+def efficiency(rows: Sequence[Row], framework: str) -> str:
     """Scaling efficiency against ranks with the range over rounds; dashed, the ideal."""
 
     def draw(axes: Axes) -> None:
@@ -68,7 +68,7 @@ def efficiency(rows: Sequence[Row]) -> str:
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
 
-    return _svg("efficiency", "Scaling efficiency against ranks", rows, draw)
+    return _svg(f"efficiency-{framework}", "Scaling efficiency against ranks", rows, draw)
 
 
 def engines(rows: Sequence[Row]) -> list[str]:

@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
 from hvdtools.bench import plots, table
+from hvdtools.bench.engines import FRAMEWORKS
 from hvdtools.bench.results import Result
-from hvdtools.bench.stats import Row, summarise
+from hvdtools.bench.stats import Row, by_framework, summarise
 from hvdtools.bench.suite import suite_names
 
 PAGE_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"
 _SYMBOLS = ("●", "■", "▲", "◆", "▼", "⬟")  # as plots.MARKERS
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the page shows of one framework; plots are SVG, the rest is text."""
+
+    title: str
+    sentence: str
+    legend: list[tuple[str, str]]
+    throughput: str
+    efficiency: str
+    headings: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    failures: list[str]
 
 
 def write_page(folder: Path, results: Sequence[Result]) -> Path:
@@ -35,7 +51,6 @@ def page_of(results: Sequence[Result]) -> str:
     """The page as text."""
     if not results:
         raise ValueError("a page needs at least one result")
-    rows = summarise(results)
     # Autoescape is what keeps a program's last words from being markup; the SVGs are our own.
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -48,16 +63,24 @@ def page_of(results: Sequence[Result]) -> str:
     return templates.get_template("report.html.j2").render(
         first=results[0],
         last=last,
-        sentence=_sentence(results),
-        legend=list(zip(_SYMBOLS, plots.engines(rows), strict=False)),
-        throughput=plots.throughput(rows),
-        efficiency=plots.efficiency(rows) if _scales(rows) else "",
-        headings=table.HEADINGS,
-        rows=[table.cells(row) for row in rows],
-        failures=table.failures(rows),
+        sections=[_section(*of_one) for of_one in by_framework(results).items()],
         facts=_facts(last),
         suite=last.suite if last.suite in suite_names() else f"{last.suite}.toml",
         commands=_commands(results),
+    )
+
+
+def _section(framework: str, results: Sequence[Result]) -> Section:
+    rows = summarise(results)
+    return Section(
+        title=FRAMEWORKS[framework].name,
+        sentence=_sentence(results),
+        legend=list(zip(_SYMBOLS, plots.engines(rows), strict=False)),
+        throughput=plots.throughput(rows, framework),
+        efficiency=plots.efficiency(rows, framework) if _scales(rows) else "",
+        headings=table.headings(framework),
+        rows=[table.cells(row) for row in rows],
+        failures=table.failures(rows),
     )
 
 
@@ -70,10 +93,12 @@ def _sentence(results: Sequence[Result]) -> str:
     ranks = sorted({result.ranks for result in results})
     rounds = max(result.round for result in results)
     counted = "1 round" if rounds == 1 else f"{rounds} rounds"
+    first = results[0]
     return (
-        f"Training under {_listed(engines)} on {_listed([str(count) for count in ranks])} "
-        f"rank{'' if ranks == [1] else 's'} in {counted}, with {results[0].batch_per_rank} samples "
-        "per rank and step however many ranks there are (weak scaling)."
+        f"{first.program} trains its {first.model} on {first.data} under {_listed(engines)}, on "
+        f"{_listed([str(count) for count in ranks])} rank{'' if ranks == [1] else 's'} in "
+        f"{counted}, with {first.batch_per_rank} samples per rank and step however many ranks "
+        "there are (weak scaling)."
     )
 
 

@@ -8,9 +8,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvdtools.bench.engines import ENGINES
 from hvdtools.errors import HvdtoolsError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FILE_NAME = "results.jsonl"
 
 
@@ -22,7 +23,10 @@ class Result:
         run_id: One `hvdtools bench run`; many results share it.
         time_utc: When the case ended, ISO 8601.
         suite, scaling, engine, ranks, round: Which case it was.
-        moved_by: What carried the gradients: "mpi", "gloo" or "nccl".
+        framework: Whose program it was, a name in `engines.FRAMEWORKS`.
+        program: The program's file, without its folder.
+        model, data: What it trained, on which images.
+        moved_by: What carried the gradients: "mpi", "gloo", "grpc" or "nccl".
         device: "cpu" or "cuda".
         batch_per_rank, threads_per_rank, lr: As the program used them; `lr` is
             that of the whole job.
@@ -43,6 +47,10 @@ class Result:
     time_utc: str
     suite: str
     scaling: str
+    framework: str
+    program: str
+    model: str
+    data: str
     engine: str
     ranks: int
     round: int
@@ -94,6 +102,11 @@ def from_json(line: str) -> Result:
     if table.keys() != expected:
         odd = ", ".join(sorted(table.keys() ^ expected))
         raise HvdtoolsError(f"A result has missing or unknown fields ({odd}): was it edited?")
+    if table["engine"] not in ENGINES:
+        raise HvdtoolsError(
+            f"A result is of the engine {table['engine']!r}, which this hvdtools does not know: "
+            "read it with the hvdtools that wrote it."
+        )
     return Result(**{**table, "block_s": tuple(table["block_s"])})
 
 

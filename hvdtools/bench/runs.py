@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import os
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from hvdtools import installed
 from hvdtools.bench import facts
 from hvdtools.bench.cases import Case, cases, command_by_hand, environment, program_arguments
-from hvdtools.bench.engines import ENGINES
+from hvdtools.bench.engines import ENGINES, FRAMEWORKS, BenchEngine
 from hvdtools.bench.results import Result, append
 from hvdtools.bench.suite import Suite
 from hvdtools.errors import HvdtoolsError
@@ -55,13 +57,14 @@ def run_suite(suite: Suite, run_id: str, file: Path, say: Say) -> Iterator[Resul
 
 
 def _run_case(suite: Suite, case: Case, run_id: str, machine: Machine, say: Say) -> Result:
-    port = _free_port()
+    port = free_ports(case.ranks)
     plan: Plan | None = None
     measured: dict[str, Any] = {}
     start_s = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="hvdtools-bench-") as folder:
         answer = Path(folder) / "result.jsonl"
         try:
+            _check_installed(ENGINES[case.engine])
             plan = make_plan(_job(suite, case, port, answer), machine)
             outcome = run(plan, on_line=_only_rank_0(case, say), timeout_s=suite.timeout_s)
             exit_code, error = outcome.exit_code, _why(outcome, suite.timeout_s)
@@ -78,6 +81,10 @@ def _run_case(suite: Suite, case: Case, run_id: str, machine: Machine, say: Say)
         time_utc=now_utc(),
         suite=suite.name,
         scaling=suite.scaling,
+        framework=case.program.framework,
+        program=case.program.file.name,
+        model=case.program.asked("model"),
+        data=case.program.asked("data"),
         engine=case.engine,
         ranks=case.ranks,
         round=case.round,
@@ -88,25 +95,40 @@ def _run_case(suite: Suite, case: Case, run_id: str, machine: Machine, say: Say)
         versions=facts.versions(machine.mpirun.name if machine.mpirun else "none found"),
         hardware=facts.hardware(),
         environment=facts.recorded_environment(seen),
-        **_measured(suite, measured),
+        **_measured(suite, case, measured),
     )
 
 
 def _job(suite: Suite, case: Case, port: int, answer: Path) -> JobSpec:
-    arguments = program_arguments(suite, case)
+    arguments = program_arguments(case)
     return JobSpec(
-        command=("python", str(suite.program), *arguments, "--result", str(answer)),
+        command=("python", str(case.program.file), *arguments, "--result", str(answer)),
         ranks=case.ranks,
         starter=ENGINES[case.engine].starter,
         env=environment(suite, ENGINES[case.engine], port),
     )
 
 
-def _measured(suite: Suite, said: dict[str, Any]) -> dict[str, Any]:
+def _check_installed(engine: BenchEngine) -> None:
+    """Raise if the engine's framework is missing, or the Horovod here does not fit it.
+
+    A rank would say so too, in a traceback.
+    """
+    framework = FRAMEWORKS[engine.framework]
+    if installed.framework_version(framework.package) is None:
+        raise HvdtoolsError(
+            f"{framework.name} needs {framework.package}, which is not installed: run "
+            f"`pip install {framework.package}` and `hvdtools build`."
+        )
+    if engine.program_engine == "horovod":
+        installed.require(framework.package)
+
+
+def _measured(suite: Suite, case: Case, said: dict[str, Any]) -> dict[str, Any]:
     """The fields of a result that the program fills; for one that failed, what was asked for."""
-    asked = dict(suite.train)
     block_s = tuple(said.get("block_s", ()))
-    batch, steps = said.get("batch_per_rank", asked["batch_size"]), said.get("steps_per_block")
+    batch = said.get("batch_per_rank", case.program.asked("batch_size"))
+    steps = said.get("steps_per_block")
     rate = None
     if block_s:
         rate = float(np.median([said["ranks"] * batch * steps / seconds for seconds in block_s]))
@@ -144,11 +166,23 @@ def _last_words(outcome: Outcome) -> str:
     return " / ".join(line.strip() for line in outcome.last_lines[-3:] if line.strip())
 
 
-def _free_port() -> int:
-    """A TCP port that nobody listens on; another could take it before the job does."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def free_ports(count: int) -> int:
+    """The first of `count` TCP ports in a row that nobody listens on.
+
+    Another program could take one of them before the job does.
+    """
+    for _ in range(100):
+        with contextlib.ExitStack() as held:
+            first = 0
+            try:
+                for number in range(count):
+                    listener = held.enter_context(socket.socket())
+                    listener.bind(("127.0.0.1", first + number if first else 0))
+                    first = first or int(listener.getsockname()[1])
+            except (OSError, OverflowError):
+                continue  # a port above the first is taken, or there is none
+            return first
+    raise HvdtoolsError(f"There are no {count} free TCP ports in a row: close some programs.")
 
 
 def now_utc() -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvdtools.bench.engines import YARDSTICK, as_it_ran
+from hvdtools.bench.engines import FRAMEWORKS, as_it_ran
 from hvdtools.bench.results import Result
 
 
@@ -29,7 +29,8 @@ class Row:
         samples_per_s: Median and [25 %, 75 %] over all blocks of all rounds.
         efficiency: Samples/s over `ranks` times this engine's own on one rank of
             the same round; median and [lowest, highest] round. 1 is ideal.
-        against_ddp: Samples/s over DDP's of the same round and ranks, likewise.
+        against_yardstick: Samples/s over those of its framework's yardstick, of the
+            same round and ranks, likewise; None for the yardstick itself.
         accuracy: Median over rounds.
         in_sync: False if the replicas of any round differed; None for one rank.
         rounds: How many rounds worked.
@@ -40,7 +41,7 @@ class Row:
     ranks: int
     samples_per_s: Span | None
     efficiency: Span | None
-    against_ddp: Span | None
+    against_yardstick: Span | None
     accuracy: float | None
     in_sync: bool | None
     rounds: int
@@ -60,6 +61,12 @@ def over_rounds(values: Sequence[float]) -> Span | None:
     return Span(float(np.median(values)), min(values), max(values))
 
 
+def by_framework(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """The results of each framework, as they were first run: only within one do figures compare."""
+    names = dict.fromkeys(result.framework for result in results)
+    return {name: [each for each in results if each.framework == name] for name in names}
+
+
 def summarise(results: Sequence[Result]) -> list[Row]:
     """A row for each engine and number of ranks: engines as they were first run, ranks rising."""
     engines = dict.fromkeys(result.engine for result in results)
@@ -75,6 +82,7 @@ def _row(results: Sequence[Result], engine: str, ranks: int) -> Row:
     worked = [result for result in mine if result.error is None]
     compared = [result.in_sync for result in worked if result.in_sync is not None]
     rates = _rates(results, engine, ranks)
+    yardstick = FRAMEWORKS[mine[0].framework].yardstick
     alone = {turn: ranks * rate for turn, rate in _rates(results, engine, 1).items()}
     return Row(
         engine=as_it_ran(engine, worked[0].moved_by if worked else None),
@@ -83,7 +91,9 @@ def _row(results: Sequence[Result], engine: str, ranks: int) -> Row:
         if worked
         else None,
         efficiency=_ratio(rates, alone),
-        against_ddp=_ratio(rates, _rates(results, YARDSTICK, ranks)),
+        against_yardstick=None
+        if engine == yardstick
+        else _ratio(rates, _rates(results, yardstick, ranks)),
         accuracy=float(np.median([result.accuracy for result in worked])) if worked else None,
         in_sync=all(compared) if compared else None,
         rounds=len(worked),

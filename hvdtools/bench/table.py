@@ -7,21 +7,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from hvdtools.bench.engines import FRAMEWORKS
 from hvdtools.bench.stats import Row, Span
 
-HEADINGS = (
-    "engine",
-    "ranks",
-    "samples/s [25–75\u00a0%]",
-    "scaling efficiency [rounds]",
-    "against DDP [rounds]",
-    "test accuracy",
-    "replicas in\u00a0sync",
-)
+
+def headings(framework: str) -> tuple[str, ...]:
+    """The columns of a framework's table."""
+    return (
+        "engine",
+        "ranks",
+        "samples/s [25–75\u00a0%]",
+        "scaling efficiency [rounds]",
+        f"against {FRAMEWORKS[framework].yardstick_name} [rounds]",
+        "test accuracy",
+        "replicas in\u00a0sync",
+    )
 
 
 def cells(row: Row) -> tuple[str, ...]:
-    """A row in words, one for each of HEADINGS; "–" where there is nothing to say."""
+    """A row in words, one for each of `headings`; "–" where there is nothing to say."""
     accuracy = "–" if row.accuracy is None else f"{100 * row.accuracy:.1f} %"
     synced = {True: "yes", False: "NO", None: "–"}[row.in_sync]
     rate = "failed" if row.samples_per_s is None else _rate(row.samples_per_s)
@@ -30,7 +34,7 @@ def cells(row: Row) -> tuple[str, ...]:
         str(row.ranks),
         rate,
         _percent(row.efficiency) if row.ranks > 1 else "–",
-        _ratio(row.against_ddp) if not row.engine.startswith("ddp-") else "–",
+        _ratio(row.against_yardstick),
         accuracy,
         synced,
     )
@@ -65,23 +69,29 @@ def failures(rows: list[Row]) -> list[str]:
     ]
 
 
-def show(console: Console, title: str, rows: list[Row]) -> None:
-    """Print the table and, below it, why cases failed."""
+def show(console: Console, framework: str, rows: list[Row]) -> None:
+    """Print a framework's table and, below it, why cases failed."""
     table = Table(
-        title=title,
+        title=FRAMEWORKS[framework].name,
         title_justify="left",
+        title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
         collapse_padding=True,
     )
-    # A spread stands below its value: so a row fits on a terminal of 80 columns.
-    for heading in HEADINGS:
+    # A spread stands below its value, and the title says "Keras" for all its engines: so a row
+    # fits on a terminal of 80 columns.
+    for heading in headings(framework):
         words = Text(heading.replace(" ", "\n"))
         table.add_column(words, justify="left" if heading == "engine" else "right", no_wrap=True)
     for row in rows:
-        stacked = [Text(cell.replace(" [", "\n[")) for cell in cells(row)]
-        table.add_row(*stacked, end_section=_last_of_engine(row, rows))
+        engine, *others = cells(row)
+        stacked = [Text(cell.replace(" [", "\n[")) for cell in others]
+        table.add_row(
+            engine.removeprefix(f"{framework}-"), *stacked, end_section=_last_of_engine(row, rows)
+        )
+    console.print()
     console.print(table)
     for line in failures(rows):
         console.print(f"failed: {line}", markup=False, highlight=False, soft_wrap=True)
