@@ -6,7 +6,7 @@ By hand, in any launcher:
 
 What makes it a Horovod job are four calls, all in the class `Horovod` of
 keras_engines.py: `hvt.init()`, `hvt.prepare(optimizer)`, `hvt.shard(data)` and
-`hvt.callbacks(...)`. The class `Mwms` there does the same with TensorFlow's own
+`hvt.callbacks(...)`. The class `Mwms` in keras_strategy.py does the same with TensorFlow's own
 MultiWorkerMirroredStrategy, the yardstick, and `Alone` does nothing.
 
 `--data` may be a folder with CIFAR-10's own binary files. Rank 0 prints a line
@@ -29,8 +29,9 @@ from keras_start import bound_threads
 import keras
 import numpy as np
 from colour_images import DATA, Images, load
-from keras_engines import ENGINES, Engine, Work, device
+from keras_engines import ENGINES, device
 from keras_model import MODELS
+from keras_work import Engine, Work
 
 from hvdtools.errors import HvdtoolsError
 

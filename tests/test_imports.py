@@ -46,19 +46,42 @@ MAY_IMPORT = {
     "doctor": {"errors", "installed", "cpus", "topology", "engine", "launch"},
     "bench": {"errors", "topology", "cpus", "installed", "launch"},
 }
-# the same within the room of PyTorch; what is not listed there may import all of it
-MAY_IMPORT_IN_TORCH = {
-    "waiting": set(),
-    "weighting": set(),
-    "stall": {"waiting"},
-    "session": {"stall"},
-    "checksum": {"waiting"},
-    "replicate": set(),
-    "collect": {"replicate", "session", "waiting"},
-    "gradients": {"checksum", "waiting", "weighting"},
-    "data": {"collect", "replicate", "session", "waiting", "weighting"},
-    "norm": {"waiting", "weighting"},
+# the same within an adapter's room; what is not listed there may import all of it
+MAY_IMPORT_WITHIN = {
+    "torch": {
+        "waiting": set(),
+        "weighting": set(),
+        "stall": {"waiting"},
+        "session": {"stall"},
+        "checksum": {"waiting"},
+        "replicate": set(),
+        "collect": {"replicate", "session", "waiting"},
+        "gradients": {"checksum", "waiting", "weighting"},
+        "data": {"collect", "replicate", "session", "waiting", "weighting"},
+        "norm": {"waiting", "weighting"},
+    },
+    "tensorflow": {
+        "session": set(),
+        "named": set(),
+        "collect": {"named", "session"},
+        "variables": {"collect", "named", "session"},
+        "gradients": {"named"},
+        "tape": {"gradients", "session"},
+    },
+    "keras": {
+        "averaging": set(),
+        "batch_norm": set(),
+        "xla": set(),
+        "data": set(),
+        "replicated": {"averaging"},
+        "prepare": {"averaging", "batch_norm", "xla"},
+        "saving": {"prepare"},
+        "in_sync": {"replicated"},
+        "callbacks": {"averaging", "replicated", "xla"},
+        "evaluate": {"callbacks"},
+    },
 }
+PARTS = [(room, part) for room, parts in MAY_IMPORT_WITHIN.items() for part in parts]
 
 
 def imports_of(file: Path) -> set[str]:
@@ -87,13 +110,13 @@ def test_imports_point_one_way(room: str) -> None:
                 assert parts[1] in MAY_IMPORT[room] | {room}, f"{file.name} imports {name}"
 
 
-@pytest.mark.parametrize("part", MAY_IMPORT_IN_TORCH)
-def test_imports_point_one_way_in_the_room_of_torch(part: str) -> None:
-    for file in files_of(f"torch/{part}"):
+@pytest.mark.parametrize(("room", "part"), PARTS)
+def test_imports_point_one_way_within_an_adapter(room: str, part: str) -> None:
+    for file in files_of(f"{room}/{part}"):
         for name in imports_of(file):
             parts = name.split(".")
-            if parts[:2] == ["hvdtools", "torch"]:
-                assert parts[2] in MAY_IMPORT_IN_TORCH[part] | {part}, f"{file.name}: {name}"
+            if parts[:2] == ["hvdtools", room]:
+                assert parts[2] in MAY_IMPORT_WITHIN[room][part] | {part}, f"{file.name}: {name}"
 
 
 @pytest.mark.parametrize("room", [room for room in MAY_IMPORT if room not in FRAMEWORKS])
