@@ -312,6 +312,20 @@ def check_batch_norm_synchronized() -> None:
     equals_one_process(OPTIMIZERS["momentum"], 1e-9, build=normed(True))
 
 
+def branches() -> Any:
+    """Several synchronized layers of one width, beside each other."""
+    inputs = keras.Input((6,))
+    normed = [
+        keras.layers.BatchNormalization(synchronized=True)(keras.layers.Dense(8)(inputs))
+        for _ in range(4)
+    ]
+    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(normed)))
+
+
+def check_batch_norm_synchronized_in_branches() -> None:
+    equals_one_process(OPTIMIZERS["momentum"], 1e-9, build=branches)
+
+
 def check_batch_norm_of_images_and_float16() -> None:
     """Several axes, and an input that Keras casts to float32 for its statistics."""
     for dtype, tolerance in (("float64", 1e-9), ("float16", 1e-2)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +130,41 @@ def check_two_tapes_in_one_function() -> None:
         gradient, tenfold = both()
         assert np.allclose(gradient, mean)
         assert np.allclose(tenfold, 10 * mean)
+
+
+def check_tapes_in_scopes_branches_and_functions() -> None:
+    """Gradients that come in another order on each rank find their own."""
+    one, other, third = (tf.Variable([0.0]) for _ in range(3))
+
+    def late(value: Any, rank: int) -> Any:
+        wait = 0.3 if rank == RANK else 0.0
+        slow = tf.py_function(lambda x: (time.sleep(wait), x)[1], [value], tf.float32)
+        slow.set_shape([])
+        return slow
+
+    def gradient(variable: Any, factor: Any) -> Any:
+        with hvt.GradientTape() as tape:
+            loss = tf.reduce_sum(variable * factor)
+        return tape.gradient(loss, variable)
+
+    @tf.function
+    def inner(factor: Any) -> Any:
+        return gradient(third, 100 * factor)
+
+    @tf.function
+    def all_of_them(factor: Any) -> Any:
+        with tf.name_scope("one"):
+            first = gradient(one, late(factor, 0))
+        with tf.name_scope("other"):
+            second = tf.cond(
+                factor >= 0, lambda: gradient(other, 10 * late(factor, 1)), lambda: tf.zeros([1])
+            )
+        return first, second, inner(factor)
+
+    mean = (SIZE - 1) / 2
+    for _ in range(2):
+        found = [float(value[0]) for value in all_of_them(tf.constant(float(RANK)))]
+        assert np.allclose(found, [mean, 10 * mean, 100 * mean]), found
 
 
 def check_a_function_traced_again_on_one_rank() -> None:

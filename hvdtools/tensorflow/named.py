@@ -2,18 +2,21 @@
 
 Horovod pairs the ranks' operations by the name of the graph's node. TensorFlow
 drops that name when an operation runs eagerly, so that any two all-reduces would
-be taken for the same one: there each runs in a small graph of its own. Names are
-made unique within a graph, in the same way on every rank.
+be taken for the same one: there each runs in a small graph of its own.
 """
 
 from __future__ import annotations
 
 import functools
+import re
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
+
+_NOT_IN_NAMES = r"[^A-Za-z0-9_]"
 
 
 def allreduce(value: Any, op: Any, name: str) -> Any:
@@ -48,8 +51,27 @@ def _in_a_graph(kind: str, name: str, dtype: Any, option: Any) -> Callable[[Any]
 
 
 def _operation(kind: str, value: Any, name: str, option: Any) -> Any:
+    name = _unique(name)
     if kind == "allreduce":
         return hvd.allreduce(value, op=option, name=name, ignore_name_scope=True)
     if kind == "allgather":
         return hvd.allgather(value, name=name, ignore_name_scope=True)
     return hvd.broadcast(value, option, name=name, ignore_name_scope=True)
+
+
+def _unique(name: str) -> str:
+    """Another name for each operation of a traced function, the same on every rank.
+
+    TensorFlow's own names are unique within a scope only, and scopes hold numbers
+    of layers that may differ between ranks. Counted in the outermost function,
+    whose name tells two of them apart: the branches of a condition and the
+    functions called within run beside each other.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    while hasattr(getattr(graph, "outer_graph", None), "outer_graph"):
+        graph = graph.outer_graph
+    counts = getattr(graph, "_hvdtools_names", None)
+    if counts is None:
+        counts = graph._hvdtools_names = Counter()
+    counts[name] += 1
+    return f"{name}_{counts[name]}_in_{re.sub(_NOT_IN_NAMES, '_', graph.name)}"
