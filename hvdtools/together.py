@@ -14,14 +14,14 @@ def on_every_rank(
     action: Callable[[], ResultT],
     failed: str,
     exchange: Callable[[str | None], list[str | None]],
-    past_talking: type[Exception],
+    past_talking: tuple[type[Exception], ...] = (),
 ) -> ResultT:
     """Run `action` and wait for all ranks; if it failed on one, raise the same on every rank.
 
     Args:
         failed: What the sentence begins with, "save() could not write model.pt".
         exchange: Gives every rank what each of them brings, in rank order.
-        past_talking: An error after which ranks cannot exchange anything.
+        past_talking: Errors after which ranks cannot exchange anything.
 
     Raises:
         HvdtoolsError: One sentence: `failed`, then why, of the first rank that failed.

@@ -326,6 +326,14 @@ def check_batch_norm_synchronized_in_branches() -> None:
     equals_one_process(OPTIMIZERS["momentum"], 1e-9, build=branches)
 
 
+def check_a_mask_and_synchronized_statistics_are_refused() -> None:
+    if SIZE == 1:
+        return
+    layer = keras.layers.BatchNormalization(synchronized=True)
+    mask = np.ones((3, 5), bool)
+    refused("gets a mask", lambda: layer(np.ones((3, 5, 2)), training=True, mask=mask))
+
+
 def check_batch_norm_of_images_and_float16() -> None:
     """Several axes, and an input that Keras casts to float32 for its statistics."""
     for dtype, tolerance in (("float64", 1e-9), ("float16", 1e-2)):
@@ -405,6 +413,17 @@ def check_save_and_load() -> None:
         (folder / "bad.keras").write_text("no model")
     refused("load() could not read", lambda: hvt.load(folder / "bad.keras"))
     refused("save() could not write", lambda: hvt.save("/proc/none/model.keras", model))
+
+
+def check_saving_in_the_middle_of_an_accumulation() -> None:
+    file = Path(hvt.broadcast(tempfile.mkdtemp())) / "model.keras"
+    make = lambda: keras.optimizers.Adam(0.01, gradient_accumulation_steps=4)  # noqa: E731
+    half_way = train(hvt.prepare(make()), RANK, SIZE, epochs=1)  # 6 steps: 2 are added up
+    hvt.save(file, half_way)
+    model = hvt.load(file)
+    for going_on in (model, half_way):
+        going_on.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
+        assert apart(going_on, train(make(), 0, 1)) < 1e-7
 
 
 def check_the_replica_check_of_a_model() -> None:

@@ -451,6 +451,83 @@ def check_mixed_precision_of_keras_own_wrapping() -> None:
     assert np.isfinite(np.concatenate([w.ravel() for w in model.get_weights()])).all()
 
 
+class Pair(keras.Model):
+    """As Keras' GANs: two networks, two optimizers, a `compile` and a `train_step` of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        keras.utils.set_random_seed(5)
+        layers = keras.layers
+        self.one = keras.Sequential([keras.Input((6,)), layers.Dense(3, "tanh"), layers.Dense(1)])
+        self.other = keras.Sequential([keras.Input((6,)), layers.Dense(1)])
+
+    def compile(self, first: Any, second: Any) -> None:
+        super().compile(jit_compile=False)
+        self.first, self.second = first, second
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        with tf.GradientTape(persistent=True) as tape:
+            apart = tf.reduce_mean(tf.square(self.one(x) - self.other(x) - y))
+            loss = tf.reduce_mean(tf.square(self.other(x) - y))
+        of_one, of_other = self.one.trainable_weights, self.other.trainable_weights
+        self.first.apply(tape.gradient(apart, of_one), of_one)
+        self.second.apply(tape.gradient(loss, of_other), of_other)
+        return {"apart": apart, "loss": loss}
+
+
+def check_two_networks_with_an_optimizer_each() -> None:
+    def made(prepare: Any) -> Any:
+        model = Pair()
+        model.compile(prepare(keras.optimizers.Adam(0.02)), prepare(keras.optimizers.SGD(0.1)))
+        return model
+
+    ours, alone = made(hvt.prepare), made(lambda optimizer: optimizer)
+    mine, theirs = fit(ours, scale_lr="none"), fit_alone(alone)
+    assert_same_weights(ours, alone)
+    assert_same_history(mine, theirs)
+    hvt.assert_in_sync(ours)
+    half = Pair()
+    half.compile(hvt.prepare(keras.optimizers.Adam()), keras.optimizers.SGD())
+    refused("optimizer (SGD) is not prepared", lambda: fit(half))
+
+
+def check_a_checkpoint_in_the_middle_of_an_accumulation() -> None:
+    """An epoch ends with gradients added up; the file of rank 0 goes on as all ranks would."""
+    make = lambda: keras.optimizers.SGD(0.2, gradient_accumulation_steps=2)  # noqa: E731
+    file = Path(hvt.broadcast(tempfile.mkdtemp())) / "model.keras"
+    fit(prepared(make()), keras.callbacks.ModelCheckpoint(file), epochs=1)
+    hvt.broadcast(None)
+    model = hvt.load(file)
+    fit(model, epochs=1)
+    alone = network(make())
+    fit_alone(alone, epochs=2)
+    assert_same_weights(model, alone)
+
+
+class Codebook(keras.layers.Layer):
+    """Counts this rank's own samples."""
+
+    def build(self, shape: Any) -> None:
+        self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        self.seen.assign_add(tf.cast(tf.reduce_sum(x), self.seen.dtype))
+        return x
+
+
+def check_layers_with_state_of_their_own() -> None:
+    if SIZE == 1:
+        return
+    book = Codebook()
+    net = keras.Sequential([keras.Input((6,)), book, keras.layers.Dense(1, "sigmoid")])
+    model = compiled(net, hvt.prepare(keras.optimizers.SGD(0.2)))
+    refused("The replicas have parted", lambda: fit(model))
+    fitting = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
+    model.fit(*MINE, callbacks=hvt.callbacks(local=[book]), **fitting)
+    hvt.assert_in_sync(model, local=[book])
+
+
 def check_arguments_out_of_range() -> None:
     for options, sentence in (
         ({"scale_lr": "cubic"}, "Unknown policy 'cubic': choose one of linear, none, sqrt"),

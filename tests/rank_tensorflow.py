@@ -118,16 +118,16 @@ def check_two_tapes_in_one_function() -> None:
     one, other = tf.Variable([1.0]), tf.Variable([2.0])
 
     @tf.function
-    def both() -> Any:
+    def both(mine: Any) -> Any:
         with hvt.GradientTape() as first:
-            loss = one * RANK
+            loss = one * mine
         with hvt.GradientTape() as second:
-            more = other * 10 * RANK
+            more = other * 10 * mine
         return first.gradient(loss, one), second.gradient(more, other)
 
     mean = (SIZE - 1) / 2
     for _ in range(3):
-        gradient, tenfold = both()
+        gradient, tenfold = both(tf.constant(float(RANK)))
         assert np.allclose(gradient, mean)
         assert np.allclose(tenfold, 10 * mean)
 
@@ -180,6 +180,69 @@ def check_a_function_traced_again_on_one_rank() -> None:
     for turn in range(3):
         length = 2 if RANK == 0 and turn == 1 else 4
         assert np.allclose(step(tf.fill([length], float(RANK))), (SIZE - 1) / 2)
+
+
+def check_functions_of_one_name_beside_each_other() -> None:
+    """As a GAN's two steps: each a tf.function, called by a third that neither waits in."""
+    one, other = tf.Variable([0.0]), tf.Variable([0.0])
+
+    def made(variable: Any, slow_rank: int) -> Any:
+        def pause(x: Any) -> Any:
+            time.sleep(0.3 if slow_rank == RANK else 0.0)
+            return x
+
+        @tf.function
+        def step(factor: Any) -> Any:
+            late = tf.py_function(pause, [factor], tf.float32)
+            late.set_shape([])
+            with hvt.GradientTape() as tape:
+                loss = tf.reduce_sum(variable * late)
+            return tape.gradient(loss, variable)
+
+        return step
+
+    first, second = made(one, 0), made(other, 1)
+
+    @tf.function
+    def both(factor: Any) -> Any:
+        return first(factor), second(10 * factor)
+
+    mean = (SIZE - 1) / 2
+    for _ in range(2):
+        found = [float(value[0]) for value in both(tf.constant(float(RANK)))]
+        assert np.allclose(found, [mean, 10 * mean]), found
+
+
+def check_constant_gradients_are_sent_in_every_step() -> None:
+    """TensorFlow folds operations on constants away; a retraced rank would then wait alone."""
+    weight = tf.Variable([1.0])
+
+    @tf.function
+    def step(x: Any) -> Any:
+        with hvt.GradientTape() as tape:
+            loss = 3.0 * (RANK + 1) * weight + tf.reduce_sum(x) * 0.0
+        return tape.gradient(loss, weight)
+
+    for turn in range(4):
+        length = 2 if RANK == 0 and turn == 2 else 4
+        assert np.allclose(step(tf.zeros([length])), 3 * (SIZE + 1) / 2)
+
+
+def check_gradients_by_inputs_are_refused() -> None:
+    x = tf.constant([1.0])
+    with hvt.GradientTape() as tape:
+        tape.watch(x)
+        y = x * x
+    refused("take gradients by inputs from tf.GradientTape", lambda: tape.gradient(y, x))
+
+
+def check_complex_variables_in_sync() -> None:
+    for dtype in ("complex64", "complex128"):
+        held = [tf.Variable(np.array([1, 2j], dtype))]
+        hvt.assert_in_sync(held)
+        if SIZE > 1:
+            held[0].assign(held[0] * (1 + RANK))
+            refused("parted", lambda held=held: hvt.assert_in_sync(held))
 
 
 def check_xla_is_a_clear_sentence() -> None:

@@ -75,7 +75,7 @@ MAY_IMPORT_WITHIN = {
         "data": set(),
         "replicated": {"averaging"},
         "prepare": {"averaging", "batch_norm", "xla"},
-        "saving": {"prepare"},
+        "saving": {"prepare", "replicated"},
         "in_sync": {"replicated"},
         "callbacks": {"averaging", "replicated", "xla"},
         "evaluate": {"callbacks"},

@@ -101,8 +101,10 @@ def apply(self: Any, grads: Sequence[Any], trainable_variables: Any = None) -> N
     """`Optimizer.apply`, with the gradients averaged before all that it does to them."""
     averaging: Averaging = getattr(self, _ATTRIBUTE)
     variables = _variables(self, trainable_variables)
+    fit_together = grads and len(grads) == len(variables)  # otherwise Keras says so
     # An optimizer that accumulates sends what it has summed up, in `_clip_gradients`.
-    if grads and not (averaging.averaged_before or self.gradient_accumulation_steps):
+    later = averaging.averaged_before or self.gradient_accumulation_steps
+    if fit_together and not later:
         grads = averaging.mean(list(grads), variables)
     with averaging.stepping():
         type(self).apply(self, grads, trainable_variables)

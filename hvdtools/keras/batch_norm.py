@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import horovod.tensorflow as hvd
+import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn
 
+from hvdtools.errors import HvdtoolsError
 from hvdtools.tensorflow import named
 
 _NAME = "hvdtools_batch_norm"
+_local_moments = nn._compute_moments_sync
 
 
 @functools.cache
@@ -21,13 +24,28 @@ def teach_batch_norm() -> None:
 
     Keras synchronizes over a `tf.distribute` strategy alone, and without one
     takes the local batch's statistics without a word. This replaces the function
-    that it computes them by, where a layer says `synchronized=True`.
+    that it computes them by, where a layer says `synchronized=True`. With a mask
+    Keras stays local all the same: refused.
     """
     nn._compute_moments_sync = _joint_moments
+    plain = keras.layers.BatchNormalization._moments
+
+    @functools.wraps(plain)
+    def without_mask(self: Any, inputs: Any, mask: Any) -> Any:
+        if self.synchronized and mask is not None and hvd.size() > 1:
+            raise HvdtoolsError(
+                f"The layer {self.name} is synchronized and gets a mask, with which Keras takes "
+                "the local batch's statistics: leave out the mask, or synchronized=True."
+            )
+        return plain(self, inputs, mask)
+
+    keras.layers.BatchNormalization._moments = without_mask
 
 
 def _joint_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
     """Mean and variance over `axes` and all ranks, by Keras' own formula E(x^2) - E(x)^2."""
+    if hvd.size() == 1:
+        return _local_moments(x, axes, keepdims)
     total = tf.reduce_sum(x, axes, keepdims=True)
     squares = tf.reduce_sum(tf.square(x), axes, keepdims=True)
     count = tf.cast(tf.size(x) / tf.size(total), x.dtype)

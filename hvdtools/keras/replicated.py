@@ -2,33 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from hvdtools.keras.averaging import innermost
+from hvdtools.tensorflow.collect import average
 
 
-def replicated(model: Any) -> list[Any]:
-    """Of a built model that trains: its weights and its optimizer's state.
+def optimizers_of(model: Any) -> list[Any]:
+    """The optimizers that a compiled model trains with.
+
+    A model with a `train_step` and `compile()` of its own may hold several (a GAN);
+    the one that Keras' `compile()` then made by itself is never built.
+    """
+    held = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
+    own = list({id(optimizer): optimizer for optimizer in held}.values())
+    others = [optimizer for optimizer in own if optimizer is not model.optimizer]
+    if others and (model.optimizer is None or not model.optimizer.built):
+        return others
+    return [model.optimizer, *others]
+
+
+def replicated(model: Any, local: Sequence[Any] = ()) -> list[Any]:
+    """Of a built model that trains: its weights and its optimizers' state.
 
     Without the running statistics of batch normalization that each rank takes
-    from its own batches.
+    from its own batches, and without the gradients that a rank adds up by itself.
+
+    Args:
+        local: Further layers whose non-trainable weights are each rank's own.
     """
-    local = {id(variable) for layer in model._flatten_layers() for variable in _local(layer)}
-    weights = [weight for weight in model.weights if id(weight) not in local]
-    return [*weights, *state_of(model.optimizer)]
+    layers = model._flatten_layers()
+    own = {id(v) for layer in layers for v in _statistics(layer)}
+    own |= {id(v) for layer in local for v in layer.non_trainable_variables}
+    weights = [weight for weight in model.weights if id(weight) not in own]
+    return [*weights, *(v for optimizer in optimizers_of(model) for v in _state(optimizer))]
 
 
-def state_of(optimizer: Any) -> list[Any]:
-    """A built optimizer's variables, without the gradients that a rank adds up by itself."""
+def _state(optimizer: Any) -> list[Any]:
+    sums = {id(variable) for variable in _sums(optimizer)}
+    return [variable for variable in optimizer.variables if id(variable) not in sums]
+
+
+def _sums(optimizer: Any) -> list[Any]:
+    """The gradients that an optimizer accumulates."""
     inner = innermost(optimizer)
-    added_up = inner._accumulated_gradients if inner.gradient_accumulation_steps else []
-    own = {id(variable) for variable in added_up}
-    return [variable for variable in optimizer.variables if id(variable) not in own]
+    accumulates = inner.built and inner.gradient_accumulation_steps
+    return [v for v in inner._accumulated_gradients if v is not None] if accumulates else []
 
 
-def _local(layer: Any) -> list[Any]:
+def even_out(model: Any) -> None:
+    """Let every rank's accumulated gradients be their mean. A collective of all ranks.
+
+    The step that they lead to stays the same, and what rank 0 saves in the middle
+    of an accumulation goes for all ranks.
+    """
+    sums = [v for optimizer in optimizers_of(model) if optimizer for v in _sums(optimizer)]
+    if not sums:
+        return
+    means = average({f"{number}": variable.numpy() for number, variable in enumerate(sums)})
+    for number, variable in enumerate(sums):
+        variable.assign(tf.cast(means[f"{number}"], variable.dtype))
+
+
+def _statistics(layer: Any) -> list[Any]:
     """What a layer takes from this rank's own batches; a frozen one takes nothing."""
     normalizes = isinstance(layer, keras.layers.BatchNormalization)
     if normalizes and layer.trainable and not layer.synchronized:

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 
 import horovod.tensorflow as hvd
 import keras
-from horovod.common.exceptions import HorovodInternalError
 
 from hvdtools.errors import HvdtoolsError
 from hvdtools.keras.prepare import prepare
+from hvdtools.keras.replicated import even_out
 from hvdtools.tensorflow.collect import broadcast, gather_object
 from hvdtools.tensorflow.session import require_started
 from hvdtools.together import on_every_rank
@@ -39,6 +39,7 @@ def save(path: str | os.PathLike[str], model: Any) -> None:
     """
     require_started("save()")
     target = _keras_file("save()", path)
+    even_out(model)
 
     def write() -> None:
         unfinished = target.with_name(f".{target.stem}.{os.getpid()}{_SUFFIX}")
@@ -92,4 +93,4 @@ def _on_every_rank(action: Callable[[], ResultT], failed: str) -> ResultT:
     def exchange(problem: str | None) -> list[str | None]:
         return gather_object(problem, "hvdtools.saving.outcome")
 
-    return on_every_rank(action, failed, exchange, HorovodInternalError)
+    return on_every_rank(action, failed, exchange)

@@ -44,7 +44,7 @@ def average(value: ValueT, count: float = 1) -> ValueT:
     if not count >= 0:
         raise HvdtoolsError(f"average() got count={count!r}: it must be 0 or more.")
     items = dict(value) if isinstance(value, Mapping) else {"value": value}
-    parts = {name: _numbers(name, item) for name, item in items.items()}
+    parts = {name: _numbers(name, items[name]) for name in sorted(items)}
     means = _mean_over_ranks(parts, float(count))
     shaped = {
         name: float(means[name]) if isinstance(item, int | float) else means[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from typing import Any
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
 from hvdtools.tensorflow import named
 
 BUCKET_MIB = 25
@@ -47,7 +47,8 @@ def average_gradients(
 
     Args:
         gradients: One for each variable: a tensor, `tf.IndexedSlices`, or None
-            for a variable that the loss did not touch, on all ranks or on none.
+            for a variable that the loss did not touch. Each of the same kind on
+            every rank: a sparse one that another rank lacks is waited for.
         variables: What the gradients are of: with a shape, a dtype and a name.
         label: Names the all-reduces; the same on every rank, another for
             another optimizer.
@@ -57,13 +58,12 @@ def average_gradients(
     Raises:
         HvdtoolsError: Within a function that XLA compiles, which has no
             Horovod operations.
-        tf.errors.InvalidArgumentError: When it runs: some ranks have a gradient
-            for a variable, and others None.
+        tf.errors.InvalidArgumentError: When it runs: some ranks have a dense
+            gradient for a variable, and others None.
     """
-    if hvd.size() == 1:
-        return list(gradients)
-    _refuse_xla()
     given = [_dense_if(gradient, sparse_as_dense) for gradient in gradients]
+    if hvd.size() == 1:
+        return given
     averaged: list[Any] = list(given)
     places = [
         _place(number, gradient, variable)
@@ -78,20 +78,6 @@ def average_gradients(
         if isinstance(gradient, tf.IndexedSlices):
             averaged[number] = _mean_of_rows(gradient, f"{label}_rows_{number}")
     return averaged
-
-
-def _refuse_xla() -> None:
-    # The one sign there is that a tf.function is traced with jit_compile=True.
-    from tensorflow.python.ops import control_flow_util
-
-    if tf.executing_eagerly():
-        return
-    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
-        raise HvdtoolsError(
-            "This step is compiled by XLA, which has no Horovod operations: call "
-            "model.compile(..., jit_compile=False), or tf.function without jit_compile. (In "
-            "model.fit, hvdtools.keras.callbacks() turns XLA off.)"
-        )
 
 
 def _dense_if(gradient: Any, wanted: bool) -> Any:
@@ -133,14 +119,23 @@ def _mean_of_bucket(
     ]
     # Behind the gradients, one number each: is there one? Its mean is 0 or 1, or ranks differ.
     present = tf.constant([float(g is not None) for g in held], bucket[0].sent_as)
-    mean = named.allreduce(tf.concat([*rows, present], 0), hvd.Average, name)
-    *parts, everywhere = tf.split(mean, [*(place.elements for place in bucket), len(bucket)])
+    kept = tf.cast(_never_constant().read_value()[None], present.dtype)
+    mean = named.allreduce(tf.concat([*rows, present, kept], 0), hvd.Average, name)
+    *parts, everywhere, _ = tf.split(mean, [*(p.elements for p in bucket), len(bucket), 1])
     names = [_name(variables[place.number], place.number) for place in bucket]
     with tf.control_dependencies([_agreed(everywhere, present, names)]):
         return [
             (place, None if gradient is None else _restored(part, place))
             for place, part, gradient in zip(bucket, parts, held, strict=True)
         ]
+
+
+@functools.cache
+def _never_constant() -> Any:
+    """A variable that rides along: TensorFlow runs an operation on constants (the gradients of
+    a linear loss) once, when it traces, and ranks that trace at other times would wait."""
+    with tf.init_scope():
+        return tf.Variable(0.0, trainable=False, name="hvdtools_never_constant")
 
 
 def _restored(part: Any, place: _Place) -> Any:

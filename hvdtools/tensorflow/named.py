@@ -16,7 +16,9 @@ from typing import Any
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-_NOT_IN_NAMES = r"[^A-Za-z0-9_]"
+from hvdtools.errors import HvdtoolsError
+
+_PARTS_OF_A_FUNCTION = ("CondBranchFuncGraph", "WhileCondFuncGraph", "WhileBodyFuncGraph")
 
 
 def allreduce(value: Any, op: Any, name: str) -> Any:
@@ -51,6 +53,7 @@ def _in_a_graph(kind: str, name: str, dtype: Any, option: Any) -> Callable[[Any]
 
 
 def _operation(kind: str, value: Any, name: str, option: Any) -> Any:
+    _refuse_xla()
     name = _unique(name)
     if kind == "allreduce":
         return hvd.allreduce(value, op=option, name=name, ignore_name_scope=True)
@@ -63,15 +66,28 @@ def _unique(name: str) -> str:
     """Another name for each operation of a traced function, the same on every rank.
 
     TensorFlow's own names are unique within a scope only, and scopes hold numbers
-    of layers that may differ between ranks. Counted in the outermost function,
-    whose name tells two of them apart: the branches of a condition and the
-    functions called within run beside each other.
+    of layers that may differ between ranks. Counted in the function with its
+    branches and loop bodies, and not in what calls it: ranks may trace a function
+    more or less often.
     """
     graph = tf.compat.v1.get_default_graph()
-    while hasattr(getattr(graph, "outer_graph", None), "outer_graph"):
+    while type(graph).__name__ in _PARTS_OF_A_FUNCTION:
         graph = graph.outer_graph
     counts = getattr(graph, "_hvdtools_names", None)
     if counts is None:
         counts = graph._hvdtools_names = Counter()
     counts[name] += 1
-    return f"{name}_{counts[name]}_in_{re.sub(_NOT_IN_NAMES, '_', graph.name)}"
+    function = re.sub(r"[^A-Za-z0-9_]", "_", getattr(graph, "name", ""))
+    return f"{name}_{counts[name]}_in_{function}"
+
+
+def _refuse_xla() -> None:
+    # The one sign there is that a tf.function is traced with jit_compile=True.
+    from tensorflow.python.ops import control_flow_util
+
+    if control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+        raise HvdtoolsError(
+            "This step is compiled by XLA, which has no Horovod operations: call "
+            "model.compile(..., jit_compile=False), or tf.function without jit_compile. (In "
+            "model.fit, hvdtools.keras.callbacks() turns XLA off.)"
+        )

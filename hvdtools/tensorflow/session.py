@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 
 import horovod.tensorflow as hvd
 import tensorflow as tf
@@ -41,7 +43,7 @@ def init(expect_size: int | None = None) -> Topology:
         _require_idle()
         _bound_threads(promise)
         gpu = _choose_gpu(promise)
-        joining.start(hvd, promise, on_gpu=gpu is not None)
+        joining.start(hvd, promise, on_gpu=bool(tf.config.list_physical_devices("GPU")))
         mine = joining.this_neighbour(hvd, gpu)
         neighbours = hvd.allgather_object(mine)
         joining.require_own_gpu(neighbours)
@@ -79,9 +81,11 @@ def _require_idle() -> None:
 
 
 def _bound_threads(promise: Promise) -> None:
-    asked = os.environ.get("TF_NUM_INTRAOP_THREADS") or os.environ.get("OMP_NUM_THREADS")
-    if asked is not None and not asked.isdigit():
-        raise HvdtoolsError(f"OMP_NUM_THREADS is {asked!r}: set it to a whole number, or not.")
+    name = "TF_NUM_INTRAOP_THREADS"
+    name = name if os.environ.get(name) else "OMP_NUM_THREADS"
+    asked = os.environ.get(name)
+    if asked and not asked.isdigit():
+        raise HvdtoolsError(f"{name} is {asked!r}: set it to a whole number, or not at all.")
     count = int(asked) if asked else fair_threads_of_siblings(promise.local_size)
     tf.config.threading.set_intra_op_parallelism_threads(count)
     if "TF_NUM_INTEROP_THREADS" not in os.environ:
@@ -98,6 +102,29 @@ def _choose_gpu(promise: Promise) -> str | None:
     number = promise.local_rank % len(gpus)
     tf.config.set_visible_devices(gpus[number], "GPU")
     tf.config.experimental.set_memory_growth(gpus[number], True)
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    names = shown.split(",") if shown else [str(index) for index in range(len(gpus))]
-    return names[number].strip()
+    return _uuid(number, os.environ.get("CUDA_VISIBLE_DEVICES", ""), _uuids())
+
+
+def _uuids() -> list[str]:
+    """Of the machine's GPUs that this process may use, in nvidia-smi's order; [] without it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    query = [tool, "--query-gpu=uuid", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=60)
+    return answer.stdout.split() if answer.returncode == 0 else []
+
+
+def _uuid(number: int, shown: str, uuids: list[str]) -> str | None:
+    """Which GPU is the `number`-th that CUDA shows, or None where nobody knows.
+
+    Args:
+        shown: CUDA_VISIBLE_DEVICES, numbers in nvidia-smi's list or UUIDs; "" for all.
+    """
+    names = shown.split(",") if shown else [str(index) for index in range(len(uuids))]
+    if number >= len(names):
+        return None
+    name = names[number].strip()
+    if not name.isdigit():
+        return name
+    return uuids[int(name)] if int(name) < len(uuids) else None

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
+import horovod.tensorflow as hvd
 import tensorflow as tf
 
+from hvdtools.errors import HvdtoolsError
 from hvdtools.tensorflow.gradients import BUCKET_MIB, average_gradients
 from hvdtools.tensorflow.session import require_started
 
-# Of every tape: graphs tell two of them apart, and a retraced function must keep its names.
+# Of every tape: they are counted within a traced function, which must keep its names.
 _LABEL = "hvdtools_tape"
 
 
@@ -53,13 +57,54 @@ class GradientTape(tf.GradientTape):
         Returns:
             The same structure: a tensor, `tf.IndexedSlices` or None each.
         """
-        own = super().gradient(target, sources, *args, **kwargs)
         flat = tf.nest.flatten(sources)
-        means = average_gradients(
-            tf.nest.flatten(own),
-            flat,
-            _LABEL,
-            bucket_mib=self._bucket_mib,
-            sparse_as_dense=self._sparse_as_dense,
-        )
+        if not all(_is_variable(source) for source in flat):
+            raise HvdtoolsError(
+                "hvt.GradientTape averages the gradients of variables, and a source is none: "
+                "take gradients by inputs from tf.GradientTape."
+            )
+        own = super().gradient(target, sources, *args, **kwargs)
+        means = self._means_in_turn(tf.nest.flatten(own), flat)
         return tf.nest.pack_sequence_as(sources, means)
+
+    def _means_in_turn(self, gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+        """The averages, after those that the script asked for before.
+
+        Two functions called by a third run beside each other, and their tapes'
+        all-reduces may have one name.
+        """
+        options: dict[str, Any] = {
+            "bucket_mib": self._bucket_mib,
+            "sparse_as_dense": self._sparse_as_dense,
+        }
+        if tf.executing_eagerly() or hvd.size() == 1:
+            return average_gradients(gradients, variables, _LABEL, **options)
+        with tf.control_dependencies([_turns().read_value()]):
+            after = [None if g is None else _identity(g) for g in gradients]
+        means = average_gradients(after, variables, _LABEL, **options)
+        with tf.control_dependencies(_tensors(means)):
+            _turns().assign_add(1, read_value=False)
+        return means
+
+
+def _tensors(gradients: Sequence[Any]) -> list[Any]:
+    flat = tf.nest.flatten(gradients, expand_composites=True)
+    return [tensor for tensor in flat if tensor is not None]
+
+
+def _identity(gradient: Any) -> Any:
+    return tf.nest.map_structure(tf.identity, gradient, expand_composites=True)
+
+
+@functools.cache
+def _turns() -> Any:
+    """TensorFlow keeps the order of what reads and writes a variable, over functions too."""
+    with tf.init_scope():
+        return tf.Variable(0, trainable=False, dtype=tf.int64, name="hvdtools_turns")
+
+
+def _is_variable(source: Any) -> bool:
+    """A tf.Variable, or a Keras variable, which holds one."""
+    return isinstance(source, tf.Variable) or isinstance(
+        getattr(source, "value", None), tf.Variable
+    )

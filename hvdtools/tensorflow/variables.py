@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -104,8 +105,8 @@ def assert_in_sync(variables: Iterable[Any], when: str = "") -> None:
         HvdtoolsError: They differ: on every rank, naming rank and variable.
     """
     require_started("assert_in_sync()")
-    mine = [_native(v) for v in variables]
-    mine = [v for v in mine if v.shape.num_elements()]
+    given = [variable for variable in variables if math.prod(variable.shape)]
+    mine = [_native(variable) for variable in given]
     if hvd.size() == 1 or not mine:
         return
     sums = tf.stack([_checksum(variable) for variable in mine])
@@ -115,7 +116,8 @@ def assert_in_sync(variables: Iterable[Any], when: str = "") -> None:
     if bool(tf.reduce_all(largest == tf.bitwise.invert(inverted))):
         return
     everyone = named.allgather(sums[None], "hvdtools.compare.differences").numpy().tolist()
-    names = [f"the variable {getattr(v, 'path', v.name)}" for v in mine]
+    # A Keras variable's path says more than its name.
+    names = [f"the variable {getattr(v, 'path', v.name)}" for v in given]
     where = parting.in_words(parting.differences(everyone), names)
     at = f"{when} " if when else ""
     raise HvdtoolsError(f"The replicas have parted: {at}{where}; {parting.REMEDY}.")
@@ -130,7 +132,7 @@ def _checksum(variable: Any) -> Any:
     flat = tf.reshape(variable, [-1])
     if flat.dtype == tf.bool:
         flat = tf.cast(flat, tf.uint8)
-    if flat.dtype.size == _WORD_BYTES:
+    if flat.dtype.size >= _WORD_BYTES:
         return tf.reduce_sum(tf.bitcast(flat, tf.int64))
     in_a_word = _WORD_BYTES // flat.dtype.size
     whole = variable.shape.num_elements() // in_a_word * in_a_word

@@ -140,7 +140,7 @@ def _on_every_rank(action: Callable[[], ResultT], failed: str) -> ResultT:
             found: list[str | None] = hvd.allgather_object(problem, name=f"{_LABEL}.outcome")
         return found
 
-    return on_every_rank(action, failed, exchange, HorovodInternalError)
+    return on_every_rank(action, failed, exchange, (HorovodInternalError,))
 
 
 def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 
 from hvdtools import scaling
 from hvdtools.errors import HvdtoolsError
+from hvdtools.keras.callbacks.accumulated import Accumulated
 from hvdtools.keras.callbacks.arguments import SameArguments
 from hvdtools.keras.callbacks.joint_metrics import JointMetrics
 from hvdtools.keras.callbacks.learning_rate import LearningRate, require_warmup
@@ -26,6 +29,7 @@ def callbacks(
     warmup_steps: int | None = None,
     warmup_epochs: float | None = None,
     check_every: int = 100,
+    local: Sequence[keras.Layer] = (),
 ) -> list[keras.callbacks.Callback]:
     """The callbacks for `model.fit`, one's own among them. The same call on every rank.
 
@@ -62,6 +66,8 @@ def callbacks(
         warmup_steps: Optimizer steps in which the factor rises from 1.
         warmup_epochs: The same in epochs.
         check_every: Steps from one comparison of the ranks to the next.
+        local: Layers of your own whose non-trainable weights are each rank's own,
+            such as a codebook: they are not compared.
 
     Raises:
         HvdtoolsError: `init()` was not called, or an argument is out of range.
@@ -89,10 +95,11 @@ def callbacks(
         Prepared(),
         SameArguments(alike),
         JointMetrics(),
+        Accumulated(),
         *for_this_rank(own),
         LearningRate(scale_lr, factor, warmup_steps, warmup_epochs),
         Start(),
-        Replicas(check_every),
+        Replicas(check_every, local),
         Stop(check_every),
         *Silent.where_needed(),
     ]

@@ -11,6 +11,7 @@ import keras
 from hvdtools import scaling
 from hvdtools.errors import HvdtoolsError
 from hvdtools.keras.averaging import averaging_of, innermost
+from hvdtools.keras.replicated import optimizers_of
 from hvdtools.log import logger
 
 
@@ -47,29 +48,34 @@ class LearningRate(keras.callbacks.Callback):
         self._warmup_steps, self._warmup_epochs = warmup_steps, warmup_epochs
 
     def on_train_begin(self, logs: Any = None) -> None:
-        averaging = averaging_of(self.model.optimizer)
-        assert averaging is not None  # Prepared saw to it
         self._refuse_several_rates()
-        steps = self._steps() if self._policy != "none" else 0
-        changed = (averaging.factor, averaging.warmup_steps) != (self._factor, steps)
-        if changed:
-            averaging.factor, averaging.warmup_steps = self._factor, steps
+        changed = [self._tell(optimizer) for optimizer in optimizers_of(self.model)]
+        if any(changed):
             self.model.make_train_function(force=True)  # a traced step has the former factor
+
+    def _tell(self, optimizer: Any) -> bool:
+        """Whether this is news to the optimizer."""
+        averaging = averaging_of(optimizer)
+        assert averaging is not None  # Prepared saw to it
+        steps = self._steps(optimizer) if self._policy != "none" else 0
+        changed = (averaging.factor, averaging.warmup_steps) != (self._factor, steps)
+        averaging.factor, averaging.warmup_steps = self._factor, steps
         if changed or self._policy != "none":
-            before, after = _in_words(self.model.optimizer, self._factor)
+            before, after = _in_words(optimizer, self._factor)
             said = (before, after, self._policy, hvd.size(), self._factor, steps)
             logger.info(scaling.line(*said))
+        return changed
 
     def _refuse_several_rates(self) -> None:
-        optimizer = innermost(self.model.optimizer)
+        kinds = {type(innermost(optimizer)).__name__ for optimizer in optimizers_of(self.model)}
         # By name: older Keras 3 has none.
-        if self._factor != 1 and type(optimizer).__name__ == "MultiOptimizer":
+        if self._factor != 1 and "MultiOptimizer" in kinds:
             raise HvdtoolsError(
                 f'scale_lr="{self._policy}" cannot scale the rates within a MultiOptimizer: '
                 f"multiply each by {self._factor:g} where the optimizers are made."
             )
 
-    def _steps(self) -> int:
+    def _steps(self, optimizer: Any) -> int:
         """The length of the warm-up in optimizer steps."""
         if not self._warmup_epochs:
             return self._warmup_steps or 0
@@ -80,7 +86,7 @@ class LearningRate(keras.callbacks.Callback):
                 "which this data does not tell: give callbacks(warmup_steps=...), or "
                 "fit(steps_per_epoch=...)."
             )
-        accumulated = innermost(self.model.optimizer).gradient_accumulation_steps or 1
+        accumulated = innermost(optimizer).gradient_accumulation_steps or 1
         return round(self._warmup_epochs * batches / accumulated)
 
 

@@ -8,6 +8,7 @@ import keras
 
 from hvdtools.errors import HvdtoolsError
 from hvdtools.keras.averaging import averaging_of, innermost
+from hvdtools.keras.replicated import optimizers_of
 from hvdtools.keras.xla import turn_off_xla
 
 
@@ -16,13 +17,14 @@ class Prepared(keras.callbacks.Callback):
 
     def set_model(self, model: Any) -> None:
         super().set_model(model)
-        if averaging_of(model.optimizer) is None:
-            name = type(innermost(model.optimizer)).__name__
-            raise HvdtoolsError(
-                f"The model's optimizer ({name}) is not prepared, and every rank would train a "
-                f"model of its own: compile it with hvt.prepare(keras.optimizers.{name}(...)), or "
-                "call hvt.prepare(model) after compile()."
-            )
+        for optimizer in optimizers_of(model):
+            if averaging_of(optimizer) is None:
+                name = type(innermost(optimizer)).__name__
+                raise HvdtoolsError(
+                    f"The model's optimizer ({name}) is not prepared, and every rank would train "
+                    f"a model of its own: compile it with hvt.prepare(keras.optimizers.{name}"
+                    "(...)), or call hvt.prepare(model) after compile()."
+                )
         if model.jit_compile:
             turn_off_xla(model)
             model.train_function = None  # one that was made before is XLA's

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdtools.keras.replicated import state_of
+from hvdtools.keras.replicated import optimizers_of
 from hvdtools.tensorflow.collect import broadcast
 from hvdtools.tensorflow.variables import broadcast_variables
 
@@ -31,20 +31,28 @@ class Start(keras.callbacks.Callback):
             return
         model = self.model
         model._initial_epoch = broadcast(model._initial_epoch)
-        if model.built:
+        if model.built or _parts_are_built(model):
             _give_rank_0s_state(model)
         else:
             _when_built(model)
 
 
+def _parts_are_built(model: Any) -> bool:
+    """True for a model that only holds others, and trains them by a `train_step` of its own."""
+    parts = list(model._flatten_layers(include_self=False))
+    return bool(parts) and all(part.built for part in parts)
+
+
 def _give_rank_0s_state(model: Any) -> None:
-    optimizer = model.optimizer
-    if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+    optimizers = optimizers_of(model)
+    if len(optimizers) == 1 and not optimizers[0].built:
+        optimizers[0].build(model.trainable_variables)
     weights = {id(weight) for weight in model.weights}
     # A model's variables are its weights and the states of its random generators.
     seeds = [variable for variable in model.variables if id(variable) not in weights]
-    broadcast_variables([*model.weights, *state_of(optimizer), *seeds])
+    # Where there are several that nobody has built, they begin alike.
+    states = [v for optimizer in optimizers if optimizer.built for v in optimizer.variables]
+    broadcast_variables([*model.weights, *states, *seeds])
     for seed in seeds:
         seed.assign(_own_seed(np.asarray(seed), hvd.rank()))
 
