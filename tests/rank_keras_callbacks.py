@@ -505,6 +505,48 @@ def check_a_checkpoint_in_the_middle_of_an_accumulation() -> None:
     assert_same_weights(model, alone)
 
 
+def check_two_optimizers_over_two_fits() -> None:
+    """A network that a first batch builds, Keras' own RMSprop with it: not what trains it."""
+
+    class Called(Pair):
+        def call(self, x: Any) -> Any:
+            return self.one(x)
+
+    model = Called()
+    model.compile(hvt.prepare(keras.optimizers.SGD(0.1)), hvt.prepare(keras.optimizers.SGD(0.1)))
+    fit(model, epochs=1)
+    fit(model, epochs=1)
+    alone = Called()
+    alone.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    fit_alone(alone, epochs=1)
+    fit_alone(alone, epochs=1)
+    assert_same_weights(model, alone)
+
+
+def check_a_request_that_is_taken_back() -> None:
+    class AtLeast(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if epoch < 4:
+                self.model.stop_training = False
+
+    early = keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=0)
+    assert len(fit(prepared(), early, AtLeast(), epochs=9)["loss"]) == 5
+
+
+def check_layers_adapted_to_a_part_are_refused() -> None:
+    if SIZE == 1:
+        return
+    for data, sentence in ((MINE[0], "was adapted to other data on rank 1"), (X, None)):
+        scale = keras.layers.Normalization()
+        scale.adapt(data)
+        net = keras.Sequential([keras.Input((6,)), scale, keras.layers.Dense(1, "sigmoid")])
+        model = compiled(net, hvt.prepare(keras.optimizers.SGD(0.1)))
+        if sentence:
+            refused(sentence, lambda model=model: fit(model))
+        else:
+            fit(model, epochs=1)
+
+
 class Codebook(keras.layers.Layer):
     """Counts this rank's own samples."""
 

@@ -233,6 +233,7 @@ def check_data_that_differ_between_ranks_are_refused() -> None:
         lambda: shard(Rows(WHOLE - (last == RANK), BATCH)),
         lambda: shard(X[: WHOLE - (last == RANK)]),
         lambda: shard({"x": X} if last == RANK else {"y": X}),
+        lambda: shard(X[::-1] if last == RANK else X),
     ):
         assert "gave shard() different data (rank 0: " in refused(f"; rank {last}: ", make)
 

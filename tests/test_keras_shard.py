@@ -227,6 +227,15 @@ def test_the_order_is_found_along_the_chain() -> None:
     assert read(Dataset.range(4).batch(2)).in_order
 
 
+def batches_of_4() -> Any:
+    return Dataset.range(10).batch(4)
+
+
+def lengthened(batch: Any) -> Any:
+    """Rows as long as the batch's largest number."""
+    return tf.zeros([tf.shape(batch)[0], tf.cast(tf.reduce_max(batch) + 1, tf.int32)])
+
+
 def ragged_rows() -> Any:
     return Dataset.from_tensor_slices(tf.ragged.constant([[1], [2, 3], [4], [5, 6], [7]]))
 
@@ -260,6 +269,9 @@ REFUSED: list[tuple[Callable[[], Any], str, str]] = [
     (lambda: varying(), "pad", "elements of one shape, known in advance"),
     (lambda: sparse().batch(2), "ragged", "cannot cut batches of SparseTensors"),
     (lambda: ragged_rows().batch(2), "pad", "dense tensors only, and some are ragged"),
+    (lambda: Dataset.zip((batches_of_4(), batches_of_4())), "drop", r"follows batch\(\) here"),
+    (lambda: batches_of_4().concatenate(batches_of_4()), "drop", r"follows batch\(\) here"),
+    (lambda: batches_of_4().map(lengthened), "drop", r"that a map\(\) after batch\(\) may make"),
 ]
 
 
@@ -519,6 +531,7 @@ def test_a_part_of_a_py_dataset_is_driven_as_the_whole() -> None:
     assert [batch[0].tolist() for batch in copied] == [batch[0].tolist() for batch in mine]
     (endless, _) = py_parts(Endless(400, 2), 2, "weighted")
     assert endless.num_batches is None
+    assert len(mine) == mine.num_batches == 3
     assert [endless[k][0].tolist() for k in range(2)] == [[0, 1], [4, 5]]
     assert endless[0][2].tolist() == [1, 1]
 

@@ -13,7 +13,7 @@ from hvdtools.keras.callbacks.rank_0 import for_this_rank
 from hvdtools.tensorflow.session import require_started
 
 
-def evaluate(model: keras.Model, data: Any, **options: Any) -> dict[str, Any]:
+def evaluate(model: keras.Model, x: Any, y: Any = None, **options: Any) -> dict[str, Any]:
     """`model.evaluate` on every rank's part, and the results for all of it. On every rank.
 
     The metrics' states are combined, so that an AUC is that of all samples and a
@@ -22,8 +22,8 @@ def evaluate(model: keras.Model, data: Any, **options: Any) -> dict[str, Any]:
 
     Args:
         model: A compiled model, the same on every rank.
-        data: This rank's part, as `model.evaluate` takes `x`, such as `hvt.shard(dataset)`.
-            It may be an empty dataset.
+        x, y: This rank's part, as `model.evaluate` takes it, such as
+            `hvt.shard(dataset, uneven="ragged")`. It may be empty.
         options: Further arguments of `model.evaluate`.
 
     Returns:
@@ -40,5 +40,5 @@ def evaluate(model: keras.Model, data: Any, **options: Any) -> dict[str, Any]:
     own = for_this_rank(keras.tree.flatten(options.pop("callbacks", None) or []))
     if hvd.rank():
         options["verbose"] = 0
-    model.evaluate(data, callbacks=[joint, *own], return_dict=True, **options)
+    model.evaluate(x, y, callbacks=[joint, *own], return_dict=True, **options)
     return joint.evaluated

@@ -8,22 +8,38 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdtools.keras.averaging import innermost
+from hvdtools.keras.averaging import averaging_of, innermost
 from hvdtools.tensorflow.collect import average
 
 
 def optimizers_of(model: Any) -> list[Any]:
     """The optimizers that a compiled model trains with.
 
-    A model with a `train_step` and `compile()` of its own may hold several (a GAN);
-    the one that Keras' `compile()` then made by itself is never built.
+    A model with a `train_step` and `compile()` of its own may hold several (a GAN),
+    as attributes or in lists and dicts of them. The RMSprop that Keras' `compile()`
+    then makes where none is named is left out until it takes a step.
     """
-    held = [v for v in vars(model).values() if isinstance(v, keras.optimizers.Optimizer)]
-    own = list({id(optimizer): optimizer for optimizer in held}.values())
-    others = [optimizer for optimizer in own if optimizer is not model.optimizer]
-    if others and (model.optimizer is None or not model.optimizer.built):
+    held = [part for value in vars(model).values() for part in _parts(value)]
+    others = list({id(o): o for o in held if o is not model.optimizer}.values())
+    if others and _is_left_over(model.optimizer):
         return others
     return [model.optimizer, *others]
+
+
+def _parts(value: Any) -> list[Any]:
+    """The optimizers in an attribute."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    listed = value if isinstance(value, list | tuple) else [value]
+    return [part for part in listed if isinstance(part, keras.optimizers.Optimizer)]
+
+
+def _is_left_over(optimizer: Any) -> bool:
+    if optimizer is None:
+        return True
+    unused = not optimizer.built or int(optimizer.iterations) == 0
+    by_default = type(optimizer) is keras.optimizers.RMSprop
+    return by_default and unused and averaging_of(optimizer) is None
 
 
 def replicated(model: Any, local: Sequence[Any] = ()) -> list[Any]:

@@ -9,6 +9,7 @@ import keras
 from hvdtools import scaling
 from hvdtools.errors import HvdtoolsError
 from hvdtools.keras.callbacks.accumulated import Accumulated
+from hvdtools.keras.callbacks.adapted import Adapted
 from hvdtools.keras.callbacks.arguments import SameArguments
 from hvdtools.keras.callbacks.joint_metrics import JointMetrics
 from hvdtools.keras.callbacks.learning_rate import LearningRate, require_warmup
@@ -45,12 +46,17 @@ def callbacks(
       rank. The other ranks' `fit` prints nothing; outside of it `hvt.evaluate`
       does the same for an evaluation.
     - A request to stop (`model.stop_training = True`, on any rank, from anywhere)
-      is kept until the ranks talk to each other, and then stops all of them.
+      is kept until the ranks talk to each other, and then stops all of them. What
+      waits for no batch more (`TerminateOnNaN`, a budget of steps) wants a small
+      `check_every`.
     - Ranks talk after steps 1, 2, 3 and every `check_every`-th, and at the end of
       each epoch. At those steps their weights and optimizer state are compared
       bit by bit. Running statistics of batch normalization that is not
       `synchronized` differ by nature and are left out: a saved model holds
       rank 0's.
+
+    Give it all of your callbacks: those put beside it in the list of `fit` run on
+    every rank, and after what it does last.
 
     Every rank must take equally many steps in an epoch. Where Keras cannot count
     them beforehand (a generator) nobody can compare them either: say
@@ -94,6 +100,7 @@ def callbacks(
     return [
         Prepared(),
         SameArguments(alike),
+        Adapted(),
         JointMetrics(),
         Accumulated(),
         *for_this_rank(own),

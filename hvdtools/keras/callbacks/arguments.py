@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger
 from hvdtools.tensorflow.collect import gather_object
 
 _REMEDY = {
@@ -34,6 +35,11 @@ class SameArguments(keras.callbacks.Callback):
             **self._alike,
         }
         everyone = gather_object(mine, "hvdtools.arguments")
+        if mine["steps"] is None and len(everyone) > 1:
+            logger.warning(
+                "Keras cannot count the steps of this data: every rank must take equally many, or "
+                "the job hangs; say fit(steps_per_epoch=...)"
+            )
         for name, first in everyone[0].items():
             for rank, other in enumerate(everyone):
                 if other[name] != first:

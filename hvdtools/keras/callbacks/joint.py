@@ -143,14 +143,20 @@ def logs_of(joint: Joint, logs: Mapping[str, Any]) -> Results:
     """
     mine = {name: number for name in logs if (number := _number(logs[name])) is not None}
     others = {name: value for name, value in mine.items() if not _same(joint.mine, name, value)}
-    everyone = gather_object((list(mine), others, joint.count), "hvdtools.logs")
-    names = dict.fromkeys(name for held, _, _ in everyone for name in held)
-    return {
-        name: _mean([(values[name], count) for _, values, count in everyone if name in values])
-        if any(name in values for _, values, _ in everyone)
-        else joint.all[name]
-        for name in names
-    }
+    everyone = gather_object((list(mine), others, joint.count, joint.all), "hvdtools.logs")
+    names = dict.fromkeys(name for held, *_ in everyone for name in held)
+    return {name: _of_all(name, everyone) for name in names}
+
+
+def _of_all(name: str, everyone: Sequence[tuple[list[str], Results, float, Results]]) -> Any:
+    parts = [(values[name], count) for _, values, count, _ in everyone if name in values]
+    if parts:
+        return _mean(parts)
+    # A metric that keeps its state in Python is not the same on all ranks even then.
+    together = [(results[name], count) for *_, count, results in everyone]
+    first = together[0][0]
+    same = all(np.array_equal(value, first, equal_nan=True) for value, _ in together)
+    return first if same else _mean(together)
 
 
 def _same(results: Results, name: str, value: Any) -> bool:

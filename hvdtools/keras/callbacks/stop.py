@@ -37,14 +37,20 @@ class _StopTraining:
     """
 
     def __get__(self, model: Any, owner: Any = None) -> Any:
-        return self if model is None else vars(model).get(_NAME, False)
+        if model is None:
+            return self
+        wish = _wishes.get(model)
+        # 0, not False: TensorFlow leaves out an assignment of the very object that is there, and
+        # a wish could not be taken back.
+        unheard = 0 if wish is not None and wish.asked else False
+        return vars(model).get(_NAME, False) or unheard
 
     def __set__(self, model: Any, value: Any) -> None:
         wish = _wishes.get(model)
-        if wish is not None and value:
-            wish.asked = True
-        else:
+        if wish is None:
             vars(model)[_NAME] = value
+        else:
+            wish.asked = bool(value)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import keras
@@ -37,8 +38,19 @@ def rows(data: Any) -> int:
 
 
 def described(data: Any) -> str:
-    """What must be the same on every rank."""
-    return f"arrays of {keras.tree.map_structure(_shape_and_dtype, data)}"
+    """What must be the same on every rank: shapes, and a sample of the rows for their order."""
+    shapes = keras.tree.map_structure(_shape_and_dtype, data)
+    arrays = [array for array in keras.tree.flatten(data) if array is not None]
+    return f"arrays of {shapes}, with rows whose checksum is {_checksum(arrays)}"
+
+
+def _checksum(arrays: list[Any]) -> int:
+    """Of each array's first, middle and last row."""
+    total = 0
+    for array in arrays:
+        for row in (0, len(array) // 2, len(array) - 1) if len(array) else ():
+            total = zlib.crc32(repr(np.asarray(array[row]).tolist()).encode(), total)
+    return total
 
 
 def _shape_and_dtype(part: Any) -> str | None:

@@ -111,6 +111,11 @@ def _all_behind(dataset: Any) -> Iterator[Any]:
         yield from _all_behind(feeding)
 
 
+def is_batched_within(dataset: Any) -> bool:
+    """True if any operation that feeds the dataset makes batches."""
+    return any(_name(operation) in _BATCHES for operation in _all_behind(dataset))
+
+
 def _name(operation: Any) -> str:
     return type(operation).__name__.lstrip("_")
 

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.keras.data.chain import INFINITE, UNKNOWN, Chain
+from hvdtools.keras.data.chain import INFINITE, UNKNOWN, Chain, is_batched_within
 from hvdtools.keras.data.weights import require_weighable
 
 
@@ -28,15 +28,27 @@ def require_dealable(dataset: Any, chain: Chain, uneven: str) -> None:
     specs = tf.nest.flatten(dataset.element_spec)
     repeats = uneven in ("pad", "weighted") and chain.samples != INFINITE
     if chain.batches is None:
+        _require_no_hidden_batches(dataset, specs)
         _require_elements(specs, uneven, repeats=repeats)
         return
     if uneven == "weighted":
         require_weighable(dataset.element_spec)
-    _require_rows(specs, padded=chain.batches.padded)
+    _require_rows(specs, padded=chain.batches.padded, mapped=chain.batches.mapped)
     if repeats and not all(isinstance(spec, tf.TensorSpec) for spec in specs):
         raise HvdtoolsError(
             f"uneven={uneven!r} repeats rows of dense tensors only, and some are ragged: use "
             '"drop" or "ragged".'
+        )
+
+
+def _require_no_hidden_batches(dataset: Any, specs: list[Any]) -> None:
+    """Batches behind a zip() or a concatenate() would be dealt as if they were samples."""
+    shapes = [getattr(spec, "shape", tf.TensorShape(None)) for spec in specs]
+    lengths_differ = all(shape.rank and shape[0] is None for shape in shapes)
+    if lengths_differ and is_batched_within(dataset):
+        raise HvdtoolsError(
+            "shard() cannot see through what follows batch() here (a zip, a concatenate, an "
+            "enumerate ...): call batch() after it, or shard() before it."
         )
 
 
@@ -53,7 +65,7 @@ def _require_elements(specs: list[Any], uneven: str, *, repeats: bool) -> None:
         )
 
 
-def _require_rows(specs: list[Any], *, padded: bool) -> None:
+def _require_rows(specs: list[Any], *, padded: bool, mapped: bool) -> None:
     for spec in specs:
         if not isinstance(spec, tf.TensorSpec | tf.RaggedTensorSpec):
             raise HvdtoolsError(
@@ -70,6 +82,18 @@ def _require_rows(specs: list[Any], *, padded: bool) -> None:
             "shard() would have to join rows that padded_batch() filled to different lengths: "
             "call shard() before padded_batch(), or give that its padded_shapes."
         )
+    if mapped and any(_varies(spec) for spec in specs):
+        raise HvdtoolsError(
+            "shard() would have to join rows that a map() after batch() may make of different "
+            "lengths: call shard() before batch(), or give the rows one length."
+        )
+
+
+def _varies(spec: Any) -> bool:
+    """True for dense batches whose rows have an axis of unknown length."""
+    return (
+        isinstance(spec, tf.TensorSpec) and spec.shape.rank is not None and None in spec.shape[1:]
+    )
 
 
 def _is_fixed(spec: Any, first_axis: int) -> bool:

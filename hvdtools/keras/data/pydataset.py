@@ -99,6 +99,12 @@ class PartOfPyDataset(keras.utils.PyDataset):
         self._deal = deal
         self._dealt = _dealt(batches, deal)
 
+    def __len__(self) -> int:
+        count = self.num_batches
+        if count is None:
+            raise TypeError("this dataset never ends, and so has no length")
+        return count
+
     @property
     def num_batches(self) -> int | None:
         """Batches of this rank; None if they never end."""

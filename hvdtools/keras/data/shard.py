@@ -45,15 +45,16 @@ def shard(data: DataT, *, uneven: str | None = None) -> DataT:
     masked losses. A `sample_weight` of your own is multiplied; without one the
     weights have as many axes as the targets; `class_weight=` is not possible.
     `weighted_metrics=` honour the weights, `metrics=` and batch norm count a
-    stand-in as a sample, and the loss that `fit()` reports counts a last step
-    by its rows. To evaluate exactly deal "ragged", and `average()` what
+    stand-in as a sample; the loss and the weighted metrics that `fit()` reports
+    count a last step by its rows. To evaluate exactly deal "ragged", and `average()` what
     `evaluate()` returns with `count=` this rank's samples.
 
     What can be dealt:
 
     - A `tf.data.Dataset` that ends in `batch()`, or in `map`, `prefetch`,
       `cache`, `shuffle`, `repeat`, `take` or `skip` after it: its batches are
-      taken apart and made anew of this rank's samples.
+      taken apart and made anew of this rank's samples. (With `repeat` after a
+      short last batch they run on over the end of an epoch.)
     - Any other `tf.data.Dataset`, whose elements are then the samples (and
       cannot be "weighted"). **Everything before shard() runs on every rank**,
       so where reading or decoding is dear deal early, and alike in all modes::
@@ -72,8 +73,10 @@ def shard(data: DataT, *, uneven: str | None = None) -> DataT:
 
     Args:
         data: The same, in the same order, on every rank: a shuffled dataset
-            needs a seed, and interleave() its order (deterministic=True). It is
-            not changed.
+            needs a seed, interleave() its order (deterministic=True), and a
+            PyDataset that shuffles itself must do so alike on all ranks. Layers
+            (and vectorizers in a map) are adapted to the whole data, before
+            shard(). A cache in a file needs one for each rank. It is not changed.
         uneven: "drop", "pad", "weighted" or "ragged".
 
     Returns:
