@@ -76,3 +76,20 @@ def test_threads_follow_the_environment() -> None:
     assert says(program, OMP_NUM_THREADS="3") == "3"
     assert says(program, OMP_NUM_THREADS="3", TF_NUM_INTRAOP_THREADS="2") == "2"
     assert "set it to a whole number" in says(program, OMP_NUM_THREADS="two")
+
+
+@pytest.mark.parametrize(
+    ("number", "shown", "uuids", "found"),
+    [
+        (1, "", ["GPU-a", "GPU-b"], "GPU-b"),
+        (0, "1", ["GPU-a", "GPU-b"], "GPU-b"),  # a launcher shows each rank its own
+        (0, "0", ["GPU-b"], "GPU-b"),  # and a container has no other
+        (1, "GPU-c, GPU-d", [], "GPU-d"),
+        (0, "0", [], None),  # no nvidia-smi
+        (2, "0,1", ["GPU-a", "GPU-b"], None),
+    ],
+)
+def test_which_gpu_a_rank_has(number: int, shown: str, uuids: list[str], found: str) -> None:
+    from hvdtools.tensorflow.session import _uuid
+
+    assert _uuid(number, shown, uuids) == found
