@@ -274,7 +274,7 @@ def check_mixed_precision_decides_alike_on_all_ranks() -> None:
         assert not all(map(np.array_equal, before, model.get_weights()))
         same_on_all_ranks([*model.get_weights(), model.optimizer.dynamic_scale.numpy()])
     finally:
-        keras.config.set_dtype_policy("float32")
+        keras.config.set_dtype_policy("float64")
 
 
 def half() -> Any:
@@ -288,7 +288,7 @@ def check_mixed_precision_is_near_one_process() -> None:
         ours = train(hvt.prepare(OPTIMIZERS["SGD"]()), RANK, SIZE, half, X32)
         theirs = train(OPTIMIZERS["SGD"](), 0, 1, half, X32)
     finally:
-        keras.config.set_dtype_policy("float32")
+        keras.config.set_dtype_policy("float64")
     assert isinstance(ours.optimizer, keras.optimizers.LossScaleOptimizer)
     assert apart(ours, theirs) < 1e-2
     same_on_all_ranks(ours.get_weights())
