@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: affinity and the container's quota."""
+"""Which CPU cores this process may use: its affinity, and the container's quota."""
 
 from __future__ import annotations
 
@@ -70,3 +70,24 @@ def _cpus_of_parent() -> frozenset[int] | None:
         return frozenset(os.sched_getaffinity(os.getppid()))
     except OSError:  # it has ended, or belongs to somebody else
         return None
+
+
+def read_cpu_list(text: str) -> frozenset[int]:
+    """The numbers in the kernel's notation, "0-3,8"."""
+    found: set[int] = set()
+    for part in text.strip().split(","):
+        first, _, last = part.partition("-")
+        if first:
+            found.update(range(int(first), int(last or first) + 1))
+    return frozenset(found)
+
+
+def cpu_list(cpus: frozenset[int]) -> str:
+    """The kernel's notation for the numbers, "0-3,8"."""
+    runs: list[list[int]] = []
+    for cpu in sorted(cpus):
+        if runs and cpu == runs[-1][-1] + 1:
+            runs[-1].append(cpu)
+        else:
+            runs.append([cpu])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

@@ -27,6 +27,9 @@ FRAMEWORKS: dict[str, tuple[str, str]] = {
 }
 _TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")
 
+# What `hvdtools build` leaves in the Horovod that it installed.
+NOTE = "hvdtools.json"
+
 _SYMBOL_OF = {"mpi": b"MPI_Init_thread", "gloo": b"GlooController", "nccl": b"ncclAllReduce"}
 
 
@@ -101,6 +104,21 @@ def find() -> InstalledHorovod | None:
         controllers=tuple(name for name in ("mpi", "gloo") if name in features),
         nccl="nccl" in features,
     )
+
+
+def note() -> dict[str, object]:
+    """What `hvdtools build` noted of its build; {} where Horovod is not here or of another's."""
+    horovod = find()
+    if horovod is None or not (horovod.folder / NOTE).exists():
+        return {}
+    return dict(json.loads((horovod.folder / NOTE).read_text()))
+
+
+def built_with(fact: str) -> str | None:
+    """A fact of the installed Horovod's build ("mpi" -> "Open MPI 5.0.11"); None if not ours."""
+    facts = note().get("facts")
+    value = facts.get(fact) if isinstance(facts, dict) else None
+    return str(value) if value else None
 
 
 def libraries_in(folder: Path) -> dict[str, Path]:

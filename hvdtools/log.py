@@ -6,6 +6,9 @@ import logging
 
 logger = logging.getLogger("hvdtools")
 
+# What rank 0 logs once the first optimizer step is done; `hvdtools launch` looks for it.
+FIRST_STEP = "first step done"
+
 
 def show(rank: int) -> None:
     """Let rank 0's notes and every rank's warnings reach stderr.

@@ -6,6 +6,8 @@
 #
 # --oversubscribe before the program allows more ranks than CPU cores. This is the saved form of
 # what `hvdtools launch --with horovodrun` runs; a test holds the two equal. Edit it for your site.
+# (Over ssh use `hvdtools launch --hosts` or mpirun.sh: when horovodrun is stopped, nobody stops the
+# ranks that it started on other hosts, and the command puts a watch over each of them.)
 set -euo pipefail
 
 stop() {
@@ -51,6 +53,8 @@ done
 # horovodrun makes its ranks unbuffered. It must not be so itself: its threads would write into
 # one another's long lines.
 export PYTHONUNBUFFERED=
+# Each rank's init() asserts what is promised here: a job of another size would train other models.
+export HVDTOOLS_SIZE=$ranks HVDTOOLS_NODES=1
 
 # The loopback interface serves, as all ranks are here: left alone, Gloo fails where the
 # machine's own name resolves to an address of no interface.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from hvdtools.doctor.facts import Facts, Horovod, Load, Mpi
+from hvdtools.doctor.facts import Facts, Horovod, Load
 from hvdtools.doctor.facts_host import Card, Cores, Gpus, Interface, Memory, Network, Slurm
 from hvdtools.engine.environment import Cuda, Framework, Nccl
 from hvdtools.installed import InstalledHorovod
+from hvdtools.mpi import Mpirun
 
 GIB = 2**30
 LOOPBACK = Interface("lo", True, ("127.0.0.1", "::1"))
@@ -33,7 +34,7 @@ CPU_HOST = Facts(
         horovodrun=Path("/bin/horovodrun"),
     ),
     loads=(Load("torch"), Load("tensorflow")),
-    mpi=Mpi("Open MPI", "5.0.11", Path("/bin/mpirun")),
+    mpi=Mpirun("/bin/mpirun", "Open MPI", (5, 0, 11)),
     cuda=None,
     nccl=None,
     gpus=Gpus(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from doctor_machines import CPU_HOST, ETHERNET, GIB, GPU_HOST, LOOPBACK, with_horovod
@@ -14,15 +13,16 @@ from rich.console import Console
 from hvdtools.doctor.check import Check, examine_checks
 from hvdtools.doctor.describe import describe_links, rows
 from hvdtools.doctor.explain import explain, shortened
-from hvdtools.doctor.facts import Facts, Load, Mpi
+from hvdtools.doctor.facts import Facts, Load
 from hvdtools.doctor.facts_host import Gpus, Interface, Network, Port, Slurm
 from hvdtools.doctor.finding import Finding
 from hvdtools.doctor.findings import examine
 from hvdtools.doctor.findings_network import gloo_interface, nccl_takes
 from hvdtools.doctor.report import Report, to_json, worst
 from hvdtools.doctor.show import show, verdict
+from hvdtools.mpi import Mpirun
 
-OPEN_MPI = Mpi("Open MPI", "5.0.11", Path("/bin/mpirun"))
+OPEN_MPI = Mpirun("/bin/mpirun", "Open MPI", (5, 0, 11))
 SYMBOL = "ImportError: /s/mpi_lib_v2.so: undefined symbol: _ZN3c106detail"
 CPU_TORCH, CPU_TENSORFLOW = CPU_HOST.frameworks
 (CUDA_TORCH,) = GPU_HOST.frameworks
@@ -105,7 +105,7 @@ BROKEN = [
         "pip install 'hvdtools[mpi]'",
     ),
     (
-        replace(CPU_HOST, mpi=Mpi("MPICH", "4.1.2", Path("/opt/mpich/bin/mpirun"))),
+        replace(CPU_HOST, mpi=Mpirun("/opt/mpich/bin/mpirun", "MPICH", (4, 1, 2))),
         "MPI",
         "MPICH's (/opt/mpich/bin/mpirun), but Horovod was built with Open MPI 5.0.11",
         "put Open MPI's mpirun first on PATH",
@@ -280,7 +280,7 @@ def test_what_a_run_can_live_with_is_a_note(facts: Facts, subject: str, words: s
 
 def test_horovod_for_one_mpi_starts_under_its_kin() -> None:
     intel = with_horovod(
-        replace(CPU_HOST, mpi=Mpi("Intel MPI", "2021.9", Path("/i/mpirun"))), mpi="MPICH"
+        replace(CPU_HOST, mpi=Mpirun("/i/mpirun", "Intel MPI", (2021, 9))), mpi="MPICH"
     )
     assert "as Horovod was built with" in said(intel, "ok", "MPI")
 

@@ -10,8 +10,8 @@ import pytest
 
 from hvdtools.engine.detect import detect, has_xla_headers, missing
 from hvdtools.engine.detect_gpu import find_cuda, find_nccl, nccl_version
-from hvdtools.engine.detect_mpi import mpi_flavour
 from hvdtools.engine.progress import percent
+from hvdtools.mpi import read_mpirun_version
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,12 @@ from hvdtools.engine.progress import percent
             "Intel(R) MPI Library for Linux* OS, Version 2021.9 Build 20230307\n",
             ("Intel MPI", "2021.9"),
         ),
-        ("command not found", None),
+        ("command not found", ("command not found", "")),
     ],
 )
-def test_mpi_says_who_it_is(answer: str, expected: tuple[str, str] | None) -> None:
-    assert mpi_flavour(answer) == expected
+def test_mpi_says_who_it_is(answer: str, expected: tuple[str, str]) -> None:
+    found = read_mpirun_version("/bin/mpirun", answer)
+    assert (found.flavour, found.release) == expected
 
 
 def test_nccl_version_comes_from_its_header() -> None:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from hvdtools.launch import JobSpec, Outcome, look_around, make_plan, run
-from hvdtools.launch.command import read_env
+from hvdtools.launch.compose import read_env
 
 STARTERS = ("mpirun", "horovodrun")
 HVDTOOLS = str(Path(sys.executable).parent / "hvdtools")

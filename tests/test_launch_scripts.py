@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from hvdtools.launch import JobSpec, look_around, make_plan
-from hvdtools.launch.machine import Machine, Mpirun
+from hvdtools.launch.hosts import Host
+from hvdtools.launch.machine import Machine
+from hvdtools.launch.spec import Hosts
+from hvdtools.mpi import Mpirun
 
 SCRIPTS = Path(__file__).parents[1] / "launch"
 OURS = (
@@ -17,6 +20,10 @@ OURS = (
     "HOROVOD_CPU_OPERATIONS",
     "PYTHONUNBUFFERED",
     "OMPI_ALLOW_RUN_AS_ROOT",
+    "HVDTOOLS_",
+    "HOROVOD_GLOO_IFACE",
+    "GLOO_SOCKET_IFNAME",
+    "NCCL_SOCKET_IFNAME",
 )
 HOSTILE = ("./run", 'say "hi"', "it's", "; echo foo", "$HOME", "new\nline\n", "", "*", "-n", "é")
 
@@ -71,6 +78,36 @@ def test_script_equals_plan(
     )
     assert argv == list(plan.argv[1:])
     assert sorted(env) == sorted(f"{name}={value}" for name, value in plan.env)
+
+
+@pytest.mark.parametrize("version", [(5, 0, 11), (4, 1, 8)])
+@pytest.mark.parametrize(("ranks", "options"), [(4, []), (2, ["-n", "2"]), (3, ["-n", "3"])])
+def test_mpirun_sh_over_hosts_equals_the_plan(
+    tmp_path: Path, version: tuple[int, ...], ranks: int, options: list[str]
+) -> None:
+    spec = JobSpec(
+        HOSTILE, ranks, "mpirun", on=Hosts((Host("a", 2), Host("u@b.c", 2))), interface="eth1"
+    )
+    plan = make_plan(spec, machine_with(version))
+    where = ["--hosts", "a:2,u@b.c:2", "--interface", "eth1"]
+    words = (*options, *where, "--", *HOSTILE)
+    argv, env = asked_for(tmp_path, "mpirun.sh", ".".join(map(str, version)), *words)
+    assert argv == list(plan.argv[1:])
+    assert sorted(env) == sorted(f"{name}={value}" for name, value in plan.env)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--hosts", "a", "true"], "no list of hosts"),
+        (["--hosts", "a:1;reboot:1", "true"], "no list of hosts"),
+        (["--hosts", "a:1", "-n", "2", "true"], "more than the 1 slots of a:1"),
+    ],
+)
+def test_mpirun_sh_refuses_hosts_in_one_line(words: list[str], says: str) -> None:
+    command = [SCRIPTS / "mpirun.sh", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("script", ["mpirun.sh", "horovodrun.sh"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from hvdtools.doctor.explain import explain, shortened
 from hvdtools.doctor.facts import Facts
 from hvdtools.doctor.finding import Finding, broken, note, ok
-from hvdtools.engine.prove import Mpirun, Proof, attempt, jobs, telling
+from hvdtools.engine.prove import Proof, attempt, jobs, telling
 
 SUBJECT = "all-reduce"
 
@@ -37,15 +37,14 @@ def planned(facts: Facts, ranks: int) -> Iterator[Proof]:
     if facts.horovod is None:
         return
     installed = facts.horovod.installed
-    mpirun = Mpirun(facts.mpi.path, facts.mpi.flavour) if facts.mpi else None
-    controllers = [name for name in installed.controllers if name != "mpi" or mpirun]
+    controllers = [name for name in installed.controllers if name != "mpi" or facts.mpi]
     for load in facts.loads:
         if load.complaint or load.framework not in installed.built_for:
             continue
         sizes = {"cpu": ranks}
         if installed.nccl and (load.gpus or 0) >= ranks:
             sizes["gpu"] = ranks
-        yield from jobs([load.framework], controllers, sizes, Path(sys.executable), mpirun)
+        yield from jobs([load.framework], controllers, sizes, Path(sys.executable), facts.mpi)
 
 
 def check(facts: Facts, ranks: int, on_start: Callable[[str], object]) -> tuple[Check, ...]:

@@ -23,7 +23,7 @@ def rows(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts.horovod is not None:
         controllers = facts.horovod.installed.controllers
         yield "controllers", ", ".join({"mpi": "MPI", "gloo": "Gloo"}[each] for each in controllers)
-    yield "MPI", f"{facts.mpi.flavour} {facts.mpi.version} ({facts.mpi.path})" if facts.mpi else ""
+    yield "MPI", f"{facts.mpi.name} ({facts.mpi.path})" if facts.mpi else ""
     yield "NCCL", _nccl(facts)
     yield "GPUs", _gpus(facts.gpus)
     if not facts.gpu_count:

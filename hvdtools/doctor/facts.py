@@ -8,6 +8,7 @@ from pathlib import Path
 from hvdtools.doctor.facts_host import Cores, Gpus, Memory, Network, Slurm
 from hvdtools.engine.environment import Cuda, Framework, Nccl
 from hvdtools.installed import InstalledHorovod
+from hvdtools.mpi import Mpirun
 
 
 @dataclass(frozen=True)
@@ -25,15 +26,6 @@ class Load:
     module: str = ""
     complaint: str = ""
     gpus: int | None = 0
-
-
-@dataclass(frozen=True)
-class Mpi:
-    """An mpirun: whose it is ("Open MPI"), its version ("5.0.11") and where."""
-
-    flavour: str
-    version: str
-    path: Path
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ class Facts:
     frameworks: tuple[Framework, ...]
     horovod: Horovod | None
     loads: tuple[Load, ...]
-    mpi: Mpi | None
+    mpi: Mpirun | None
     cuda: Cuda | None
     nccl: Nccl | None
     gpus: Gpus

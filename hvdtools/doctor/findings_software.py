@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.explain import explain, shortened
-from hvdtools.doctor.facts import Facts, Horovod, Load, Mpi
+from hvdtools.doctor.facts import Facts, Horovod, Load
 from hvdtools.doctor.finding import Finding, broken, note, ok
 from hvdtools.engine.environment import Framework
+from hvdtools.mpi import Mpirun
 
 _BUILD = "run `hvdtools build`"
 _CONTROLLERS = {"mpi": "MPI", "gloo": "Gloo"}
@@ -116,7 +117,7 @@ def _controllers(facts: Facts, horovod: Horovod) -> Iterator[Finding]:
         yield ok("controllers", " and ".join(_CONTROLLERS[name] for name in built))
 
 
-def _mpi(horovod: Horovod, mpi: Mpi | None) -> Iterator[Finding]:
+def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:
     gloo = "gloo" in horovod.installed.controllers
     if "mpi" not in horovod.installed.controllers:
         if mpi is not None:
@@ -143,11 +144,11 @@ def _mpi(horovod: Horovod, mpi: Mpi | None) -> Iterator[Finding]:
             f"put {family(horovod.mpi)}'s mpirun first on PATH, or {_BUILD}",
         )
         return
-    built, here = _release(horovod.mpi), mpi.version.partition(".")[0]
+    built, here = _release(horovod.mpi), mpi.release.partition(".")[0]
     if built and here and built != here:
         yield note(
             "MPI",
-            f"mpirun is {mpi.flavour} {mpi.version}, but Horovod was built with {horovod.mpi}",
+            f"mpirun is {mpi.name}, but Horovod was built with {horovod.mpi}",
             f"check with `hvdtools doctor --np 2`, or {_BUILD}",
         )
         return

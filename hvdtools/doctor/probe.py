@@ -10,17 +10,14 @@ from pathlib import Path
 
 from hvdtools import __version__, installed
 from hvdtools.cpus import fair_threads, quota_cpus, usable_cpus
-from hvdtools.doctor.facts import SHOWN_VARIABLES, Facts, Horovod, Mpi
+from hvdtools.doctor.facts import SHOWN_VARIABLES, Facts, Horovod
 from hvdtools.doctor.facts_host import Cores, Memory
 from hvdtools.doctor.probe_gpu import find_gpus
 from hvdtools.doctor.probe_load import load
 from hvdtools.doctor.probe_network import find_network
 from hvdtools.doctor.probe_slurm import find_slurm
-from hvdtools.engine.ask import ask
 from hvdtools.engine.detect import RUNTIME_REQUIREMENTS, find_tensorflow, find_torch, missing
 from hvdtools.engine.detect_gpu import find_cuda, find_nccl
-from hvdtools.engine.detect_mpi import mpi_flavour
-from hvdtools.engine.record import built_with
 from hvdtools.installed import InstalledHorovod
 from hvdtools.launch import look_around
 from hvdtools.launch.machine import Machine
@@ -51,7 +48,7 @@ def look(ranks: int | None, environ: Mapping[str, str]) -> Facts:
         frameworks=frameworks,
         horovod=_horovod(horovod, machine.result()) if horovod else None,
         loads=tuple(each.result() for each in loads),
-        mpi=_mpi(machine.result()),
+        mpi=machine.result().mpirun,
         cuda=cuda.result(),
         nccl=find_nccl(cuda.result()),
         gpus=gpus.result(),
@@ -79,23 +76,12 @@ def _horovod(found: InstalledHorovod, machine: Machine) -> Horovod:
 
 def _mpi_built_with(horovod: InstalledHorovod) -> str | None:
     """From the build's own note or, of another's build, the library that it names."""
-    if recorded := built_with("mpi"):
+    if recorded := installed.built_with("mpi"):
         return recorded
     for library in installed.libraries_in(horovod.folder).values():
         for flavour in installed.names_in(library, _LIBRARY_OF_MPI):
             return flavour
     return None
-
-
-def _mpi(machine: Machine) -> Mpi | None:
-    found = machine.mpirun
-    if found is None:
-        return None
-    if found.version:
-        return Mpi(found.flavour, ".".join(map(str, found.version)), Path(found.path))
-    known = mpi_flavour(ask([found.path, "--version"]) or "")
-    flavour, version = known or (f"an MPI that says {found.flavour!r}", "")
-    return Mpi(flavour, version, Path(found.path))
 
 
 def find_cores(ranks: int) -> Cores:

@@ -16,6 +16,7 @@ from hvdtools.engine.carry_out import end_group, scrubbed, start_group
 from hvdtools.engine.environment import Environment
 from hvdtools.engine.plan import BuildPlan
 from hvdtools.errors import HvdtoolsError
+from hvdtools.mpi import Mpirun
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,15 +25,7 @@ LIMIT_S = 120
 RANK_PROGRAM = Path(__file__).parent / "rank_check.py"
 
 # A proof is a job of its own on this machine, also inside an allocation or another job.
-_OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "OMPI_COMM_", "OMPI_UNIVERSE_")
-
-
-@dataclass(frozen=True)
-class Mpirun:
-    """The program that starts ranks over MPI, and whose it is ("Open MPI")."""
-
-    path: Path
-    flavour: str
+_OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "HVDTOOLS_", "OMPI_COMM_", "OMPI_UNIVERSE_")
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ def proofs(plan: BuildPlan, env: Environment) -> Iterator[Proof]:
     if plan.gpu.operations == "nccl" and env.gpus:
         sizes["gpu"] = min(2, len(env.gpus))
     names = [framework.name for framework in plan.frameworks]
-    mpirun = Mpirun(env.mpi.mpirun, env.mpi.flavour) if env.mpi else None
+    mpirun = Mpirun(str(env.mpi.mpirun), env.mpi.flavour) if env.mpi else None
     yield from jobs(names, plan.controllers, sizes, env.python.executable, mpirun)
 
 
@@ -92,7 +85,7 @@ def _start(controller: str, size: int, python: Path, mpirun: Mpirun | None) -> t
     assert mpirun is not None
     # More ranks than cores must start too, and not share one core of many.
     placement = ("--oversubscribe", "--bind-to", "none") if mpirun.flavour == "Open MPI" else ()
-    return (str(mpirun.path), "-n", str(size), *placement)
+    return (mpirun.path, "-n", str(size), *placement)
 
 
 def prove(plan: BuildPlan, env: Environment, console: Console) -> None:

@@ -14,27 +14,11 @@ from pathlib import Path
 from hvdtools import installed
 from hvdtools.engine.plan import BuildPlan
 
-NAME = "hvdtools.json"
-
 
 def installed_key() -> str | None:
     """The key of the wheel that the installed Horovod came from; None if not from one of ours."""
-    key = _note().get("key")
+    key = installed.note().get("key")
     return str(key) if key else None
-
-
-def built_with(fact: str) -> str | None:
-    """A fact of the installed Horovod's build ("mpi" -> "Open MPI 5.0.11"); None if not ours."""
-    facts = _note().get("facts")
-    value = facts.get(fact) if isinstance(facts, dict) else None
-    return str(value) if value else None
-
-
-def _note() -> dict[str, object]:
-    horovod = installed.find()
-    if horovod is None or not (horovod.folder / NAME).exists():
-        return {}
-    return dict(json.loads((horovod.folder / NAME).read_text()))
 
 
 def write(plan: BuildPlan, site: Path) -> None:
@@ -45,10 +29,10 @@ def write(plan: BuildPlan, site: Path) -> None:
     """
     (distribution,) = importlib.metadata.distributions(name="horovod", path=[str(site)])
     note = {"key": plan.key, "facts": plan.facts}
-    (site / "horovod" / NAME).write_text(json.dumps(note, indent=2) + "\n")
+    (site / "horovod" / installed.NOTE).write_text(json.dumps(note, indent=2) + "\n")
     record = site / f"horovod-{distribution.version}.dist-info" / "RECORD"
     with record.open("a") as file:
-        file.write(f"horovod/{NAME},,\n")
+        file.write(f"horovod/{installed.NOTE},,\n")
     forget()
 
 

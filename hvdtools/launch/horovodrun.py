@@ -6,9 +6,10 @@ import re
 import shlex
 
 from hvdtools.errors import HvdtoolsError
+from hvdtools.launch import rank
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import JobSpec
+from hvdtools.launch.spec import Hosts, JobSpec
 
 # horovod/runner/common/util/safe_shell_exec.py, prefix_connection: no space after the colon.
 _TAG = re.compile(r"\[(?P<rank>\d+)\]<(?P<stream>stdout|stderr)>:")
@@ -19,12 +20,22 @@ _EACH = re.compile(r"^Process (\d+) exit with status code (\d+)\.", re.MULTILINE
 _FIRST = re.compile(r"first process to do so was:\s+Process name: (\d+)\s+Exit code: (\d+)")
 
 
-def usable(machine: Machine) -> str:
-    """Path of the horovodrun to start with.
+def usable(spec: JobSpec, machine: Machine) -> None:
+    """Raise if this starter cannot start the job here.
 
     Raises:
-        HvdtoolsError: Horovod is missing, or was built without Gloo.
+        HvdtoolsError: Horovod is missing, or was built without Gloo; or the job asks for what
+            horovodrun does not know.
     """
+    _program(machine)
+    if spec.distribution != "block":
+        raise HvdtoolsError(
+            f"horovodrun fills host after host and knows no --distribution {spec.distribution}: "
+            "use --with mpirun."
+        )
+
+
+def _program(machine: Machine) -> str:
     if machine.horovod is None:
         raise HvdtoolsError(
             "Horovod is not installed here, and horovodrun comes with it: run `hvdtools build`."
@@ -42,33 +53,49 @@ def usable(machine: Machine) -> str:
     return machine.horovodrun
 
 
-def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
+def environment(spec: JobSpec, machine: Machine) -> tuple[tuple[str, str], ...]:
     """The variables that every job under horovodrun has, as (name, value).
 
     horovodrun names the controller to its ranks and makes them unbuffered itself. It must not be
     unbuffered too: its threads would write into one another's long lines.
     """
-    del machine
+    del spec, machine
     return (("PYTHONUNBUFFERED", ""),)
 
 
 def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str, ...]:
     """The command line; horovodrun hands its whole environment on, so `names` is not needed.
 
-    All ranks are here, so the loopback interface serves: left alone, Gloo fails
-    where the machine's own name resolves to an address of no interface.
-
     The command goes as one word that sh takes apart in the rank. horovodrun's parser looks at the
     program's options too, and gives up on one that could be short for two of its own (`--log`).
+
+    Raises:
+        HvdtoolsError: There is no horovodrun that can start ranks.
     """
     del names
     return (
-        usable(machine),
+        _program(machine),
         "--gloo",
         *("-np", str(spec.ranks)),
-        *("-H", f"localhost:{spec.ranks}"),
-        *("--network-interfaces", "lo"),
-        *("sh", "-c", f"exec {shlex.join(spec.command)}"),
+        *_placement(spec),
+        *spec.pass_on,
+        *("sh", "-c", f"exec {shlex.join(_command(spec, machine))}"),
+    )
+
+
+def _placement(spec: JobSpec) -> tuple[str, ...]:
+    if isinstance(spec.on, Hosts):
+        named = ("--network-interfaces", spec.interface) if spec.interface else ()
+        return ("-H", ",".join(map(str, spec.on.hosts)), *named)
+    # All ranks are here, so the loopback interface serves: left alone, Gloo fails
+    # where the machine's own name resolves to an address of no interface.
+    return ("-H", f"localhost:{spec.ranks}", "--network-interfaces", spec.interface or "lo")
+
+
+def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
+    # When horovodrun ends, it ends its ssh clients, and nobody tells the ranks behind them.
+    return (
+        rank.watched(machine.python, spec.command) if isinstance(spec.on, Hosts) else spec.command
     )
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,26 +11,7 @@ from pathlib import Path
 from hvdtools import installed
 from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
-
-
-@dataclass(frozen=True)
-class Mpirun:
-    """An mpirun and whose it is.
-
-    Attributes:
-        path: The program.
-        flavour: "Open MPI", or the first line of what it says of itself where that is another.
-        version: As numbers, (5, 0, 11); empty for another flavour.
-    """
-
-    path: str
-    flavour: str
-    version: tuple[int, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """In words, "Open MPI 5.0.11"."""
-        return " ".join([self.flavour, ".".join(map(str, self.version))]).strip()
+from hvdtools.mpi import Mpirun, find_beside_python, find_mpirun
 
 
 @dataclass(frozen=True)
@@ -47,6 +26,9 @@ class Machine:
         horovodrun: Path of the horovodrun found, or None.
         horovod: Version of the installed Horovod, or None.
         controllers: Who can coordinate its ranks: "mpi", "gloo", both or none.
+        built_with: The MPI that Horovod was built with, "Open MPI 5.0.11"; None if unknown.
+        srun: Path of Slurm's srun, or None.
+        allocation: The number of the Slurm job that this process is in, or None.
     """
 
     slots: int
@@ -56,19 +38,34 @@ class Machine:
     horovodrun: str | None
     horovod: str | None
     controllers: tuple[str, ...]
+    built_with: str | None = None
+    srun: str | None = None
+    allocation: str | None = None
 
 
-def look_around() -> Machine:
-    """Find the facts of this machine. Starts `mpirun --version` and nothing else."""
+def look_around(mpirun: str | None = None) -> Machine:
+    """Find the facts of this machine. Starts `mpirun --version` and nothing else.
+
+    Args:
+        mpirun: The mpirun to take; None for the one beside this Python or on PATH.
+
+    Raises:
+        HvdtoolsError: There is no such mpirun.
+    """
+    if mpirun is not None and shutil.which(mpirun) is None:
+        raise HvdtoolsError(f"There is no program {mpirun!r}: correct --mpirun.")
     horovod = installed.find()
     return Machine(
         slots=len(usable_cpus()),
         is_root=os.geteuid() == 0,
         python=sys.executable,
-        mpirun=_find_mpirun(),
-        horovodrun=_find_beside_python("horovodrun"),
+        mpirun=find_mpirun(mpirun),
+        horovodrun=find_beside_python("horovodrun"),
         horovod=horovod.version if horovod else None,
         controllers=horovod.controllers if horovod else (),
+        built_with=installed.built_with("mpi"),
+        srun=shutil.which("srun"),
+        allocation=os.environ.get("SLURM_JOB_ID"),
     )
 
 
@@ -91,37 +88,3 @@ def check_program(command: tuple[str, ...]) -> None:
     raise HvdtoolsError(
         f"There is no program {program!r} on PATH or at that path: correct the first word after --."
     )
-
-
-def _find_beside_python(program: str) -> str | None:
-    # Not resolve(): a virtual environment's python is a link, and its folder is what counts.
-    beside = Path(sys.executable).parent / program
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which(program)
-
-
-def _find_mpirun() -> Mpirun | None:
-    path = _find_beside_python("mpirun")
-    if path is None:
-        return None
-    try:
-        said = subprocess.run(
-            [path, "--version"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Mpirun(path, flavour=f"nothing: {error}")
-    return read_mpirun_version(path, said.stdout + said.stderr)
-
-
-def read_mpirun_version(path: str, said: str) -> Mpirun:
-    """Read what ``mpirun --version`` said ("mpirun (Open MPI) 5.0.11")."""
-    found = re.search(r"\(Open MPI\) (\d+(?:\.\d+)*)", said)
-    if found is None:
-        first_line = next((line.strip() for line in said.splitlines() if line.strip()), "nothing")
-        return Mpirun(path, flavour=first_line)
-    return Mpirun(path, "Open MPI", tuple(int(part) for part in found[1].split(".")))

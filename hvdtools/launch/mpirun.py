@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.launch import over_mpi
 from hvdtools.launch.failure import Failure
-from hvdtools.launch.machine import Machine, Mpirun
-from hvdtools.launch.spec import JobSpec
+from hvdtools.launch.machine import Machine
+from hvdtools.launch.spec import Hosts, JobSpec
 
 # Before each line of a rank: "[prterun-host-123@1,0]<stdout>: " or "[1,0]<stdout>: " from Open
 # MPI 5; Open MPI 4 sets no space after the colon, so that one there belongs to the rank's text.
@@ -21,39 +21,13 @@ _SIGNALLED = re.compile(r"process rank (\d+) with PID \d+ on node \S+ exited on 
 _ABORTED = re.compile(r"exited due to process rank (\d+) with PID")  # MPI_Abort, or no MPI_Finalize
 
 
-def usable(machine: Machine) -> Mpirun:
-    """The mpirun to start with.
-
-    Raises:
-        HvdtoolsError: There is none, it is not Open MPI's, or the installed
-            Horovod cannot be coordinated by MPI.
-    """
-    found = machine.mpirun
-    if found is None:
-        raise HvdtoolsError(
-            "There is no mpirun beside this Python or on PATH: run `pip install 'hvdtools[mpi]'` "
-            "and then `hvdtools build`, or use --with horovodrun."
-        )
-    if found.flavour != "Open MPI" or found.version < (4,):
-        raise HvdtoolsError(
-            f"{found.path} is not Open MPI 4 or newer (it says {found.name!r}) and its options "
-            "are not known here: run `pip install 'hvdtools[mpi]'`, or use --with horovodrun."
-        )
-    if machine.horovod is not None and "mpi" not in machine.controllers:
-        raise HvdtoolsError(
-            f"The installed Horovod {machine.horovod} was built without MPI: run `hvdtools build` "
-            "where mpirun is found, or use --with horovodrun."
-        )
-    return found
-
-
-def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
+def environment(spec: JobSpec, machine: Machine) -> tuple[tuple[str, str], ...]:
     """The variables that every job under mpirun has, as (name, value)."""
+    del spec
     allow_root = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
     return (
         *((name, "1") for name in allow_root if machine.is_root),
-        ("HOROVOD_CONTROLLER", "mpi"),
-        ("HOROVOD_CPU_OPERATIONS", "mpi"),
+        *over_mpi.controller(machine),
         # Without it a rank's Python holds its lines back until 8 KiB have gathered.
         ("PYTHONUNBUFFERED", "1"),
     )
@@ -62,23 +36,48 @@ def environment(machine: Machine) -> tuple[tuple[str, str], ...]:
 def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str, ...]:
     """The command line: `names` are the variables to hand to ranks wherever they run.
 
-    `--host localhost:N` states the slots: left alone, mpirun counts physical cores and
+    The slots are always stated: left alone, mpirun counts physical cores and
     refuses a second rank on one core's two threads. Binding is off because ranks
     that are all bound to the first core stall Horovod's background thread.
+
+    Raises:
+        HvdtoolsError: This mpirun is another MPI's.
     """
-    mpirun = usable(machine)
-    crowded = spec.ranks > machine.slots
-    tag_option = ("--output", "tag") if mpirun.version >= (5,) else ("--tag-output",)
+    mpirun = over_mpi.usable(machine)
+    is_5 = mpirun.version >= (5,)
     return (
         mpirun.path,
         *("-n", str(spec.ranks)),
-        *("--host", f"localhost:{min(spec.ranks, machine.slots)}"),
+        *_placement(spec, machine, is_5),
         *("--bind-to", "none"),
-        *("--map-by", "slot:OVERSUBSCRIBE" if crowded else "slot"),
-        *tag_option,
+        *_interface(spec.interface, is_5),
+        *(("--output", "tag") if is_5 else ("--tag-output",)),
         *(token for name in names for token in ("-x", name)),
+        *spec.pass_on,
         *_shielded(spec.command),
     )
+
+
+def _placement(spec: JobSpec, machine: Machine, is_5: bool) -> tuple[str, ...]:
+    over_ssh: tuple[str, ...] = ()
+    order = "node" if spec.distribution == "cyclic" else "slot"
+    if isinstance(spec.on, Hosts):
+        hosts = ",".join(map(str, spec.on.hosts))
+        slots = sum(host.slots for host in spec.on.hosts)
+        # Inside a Slurm job mpirun would take Slurm's nodes; the hosts named are meant.
+        over_ssh = ("--prtemca", "plm", "ssh") if is_5 else ("--mca", "plm", "rsh")
+    else:
+        slots = min(spec.ranks, machine.slots)
+        hosts = f"localhost:{slots}"
+    crowd = ":OVERSUBSCRIBE" if spec.ranks > slots else ""
+    return ("--host", hosts, *over_ssh, "--map-by", f"{order}{crowd}")
+
+
+def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
+    if name is None:
+        return ()
+    own = ("--prtemca", "prte_if_include") if is_5 else ("--mca", "oob_tcp_if_include")
+    return ("--mca", "btl_tcp_if_include", name, *own, name)
 
 
 def _shielded(command: tuple[str, ...]) -> tuple[str, ...]:
@@ -109,3 +108,14 @@ def failures(words: str, exit_code: int) -> tuple[Failure, ...]:
     if found := _ABORTED.search(flat):
         return (Failure(int(found[1]), exit_code),)
     return ()
+
+
+def usable(spec: JobSpec, machine: Machine) -> None:
+    """Raise if this starter cannot start the job here.
+
+    Raises:
+        HvdtoolsError: There is no mpirun that is known, or no controller fits it.
+    """
+    over_mpi.usable(machine)
+    over_mpi.controller(machine)
+    del spec

@@ -1,27 +1,22 @@
-"""From a job and the facts of a machine to the command line that starts it. Pure."""
+"""From a job and the facts of a machine to the text that starts it. Pure."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, replace
-
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import horovodrun, mpirun
-from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import JobSpec
-from hvdtools.launch.starters import STARTERS
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A job that is ready to start.
+    """A job that is ready to start, by a program that stays until it ends.
 
     Attributes:
         argv: The starter's command line.
         env: Variables to set for the starter, on top of the caller's environment.
         ranks: How many ranks it starts.
-        starter: "mpirun" or "horovodrun".
+        starter: "mpirun", "hydra" (MPICH's and Intel's mpirun), "horovodrun" or "srun".
         note: In one line for the user, what was chosen and why.
+        hosts: The hosts that ssh must reach; empty where all ranks are here.
     """
 
     argv: tuple[str, ...]
@@ -29,71 +24,33 @@ class Plan:
     ranks: int
     starter: str
     note: str = ""
+    hosts: tuple[str, ...] = ()
 
     def text(self) -> str:
         """The plan as one shell command, to copy and paste."""
         return shlex.join(["env", *(f"{name}={value}" for name, value in self.env), *self.argv])
 
 
-def make_plan(spec: JobSpec, machine: Machine) -> Plan:
-    """Plan `spec` for `machine`; starts nothing and reads nothing.
+@dataclass(frozen=True)
+class Submission:
+    """A job that is ready to be handed to someone who runs it later.
 
-    The variables of `spec.env` win over those that hvdtools sets itself. A leading
-    `python` is the one that hvdtools is installed in, so that ranks find the same Horovod.
-
-    Raises:
-        HvdtoolsError: The ranks do not fit, or the starter cannot start here.
+    Attributes:
+        document: The batch script, manifest or request, complete.
+        argv: The program that takes it in, on its standard input.
+        program: What must be installed for that, in words ("Slurm's sbatch").
+        on: "slurm", "kubernetes" or "sagemaker".
+        ranks: How many ranks it starts.
+        note: In one line for the user, what was chosen and why.
     """
-    if spec.ranks > machine.slots and not spec.oversubscribe:
-        raise HvdtoolsError(
-            f"{spec.ranks} ranks are more than the {machine.slots} slots (CPU cores) of this "
-            f"machine: use -n {machine.slots} or fewer, or add --oversubscribe."
-        )
-    name, why = _choose(spec, machine)
-    starter = STARTERS[name]
-    env = tuple({**dict(starter.environment(machine)), **dict(spec.env)}.items())
-    handed_on = tuple(name for name, _ in env if not name.startswith("OMPI_ALLOW_RUN_AS_ROOT"))
-    ready = _with_this_python(spec, machine)
-    return Plan(
-        argv=starter.tokens(ready, machine, handed_on),
-        env=env,
-        ranks=spec.ranks,
-        starter=name,
-        note=f"{_counted(spec.ranks)} on this machine with {_described(name, machine)}{why}",
-    )
 
+    document: str
+    argv: tuple[str, ...]
+    program: str
+    on: str
+    ranks: int
+    note: str = ""
 
-def _choose(spec: JobSpec, machine: Machine) -> tuple[str, str]:
-    """The starter and, if it was not named, why it."""
-    if spec.starter != "auto":
-        STARTERS[spec.starter].usable(machine)
-        return spec.starter, ""
-    if machine.horovod is None:
-        raise HvdtoolsError("Horovod is not installed here: run `hvdtools build`.")
-    try:
-        mpirun.usable(machine)
-    except HvdtoolsError as no_mpi:
-        if "gloo" not in machine.controllers:
-            raise HvdtoolsError(
-                f"Neither starter can work: {no_mpi} Gloo is not built into Horovod either."
-            ) from None
-        horovodrun.usable(machine)
-        reason = str(no_mpi).partition(":")[0]
-        return "horovodrun", f"; not with mpirun: {reason[0].lower()}{reason[1:]}"
-    return "mpirun", ", because MPI goes through shared memory where Gloo goes through TCP"
-
-
-def _with_this_python(spec: JobSpec, machine: Machine) -> JobSpec:
-    if spec.command[0] not in ("python", "python3"):
-        return spec
-    return replace(spec, command=(machine.python, *spec.command[1:]))
-
-
-def _counted(ranks: int) -> str:
-    return "1 rank" if ranks == 1 else f"{ranks} ranks"
-
-
-def _described(starter: str, machine: Machine) -> str:
-    if starter == "mpirun" and machine.mpirun is not None:
-        return f"mpirun ({machine.mpirun.name})"
-    return f"horovodrun (Horovod {machine.horovod}, Gloo)"
+    def text(self) -> str:
+        """The document itself."""
+        return self.document

@@ -18,19 +18,48 @@ from hvdtools.launch.failure import Failure, culprit
 from hvdtools.launch.outcome import TIMED_OUT, Outcome
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.processes import end_tree
-from hvdtools.launch.starters import STARTERS
+from hvdtools.launch.rank import read_ending
+from hvdtools.launch.starters import starter
 from hvdtools.launch.transcript import OnLine, Transcript
 
 _LAST_WORDS_S = 5.0
+_FIND_OUT_S = 3.0
 
 
 @dataclass(frozen=True)
 class _Stop:
-    """Why to stop waiting: the starter ended, a signal or the clock, or a reader that failed."""
+    """Why to stop waiting: the starter ended, a signal or the clock, or a reader that failed.
+
+    Attributes:
+        signum: The signal to end the starter with; None if it has ended.
+        exit_code: What the job's exit code is then; None where the ranks' failures tell.
+        error: What a reader met.
+    """
 
     signum: int | None = None
-    exit_code: int = 0
+    exit_code: int | None = None
     error: BaseException | None = None
+
+
+class _Endings:
+    """How watched ranks ended (see `rank_main`), in the order in which they say so."""
+
+    def __init__(self, stops: queue.SimpleQueue[_Stop]) -> None:
+        self.failures: list[Failure] = []
+        self._stops = stops
+
+    def heard(self, rank: int | None, line: str) -> bool:
+        """True if the line is such a word; some starters let the others wait for ever then."""
+        code = read_ending(line)
+        if rank is None or code is None:
+            return False
+        if not self.failures:
+            # The other ranks find out by themselves, and their words may help.
+            timer = threading.Timer(_FIND_OUT_S, self._stops.put, [_Stop(signum=signal.SIGTERM)])
+            timer.daemon = True
+            timer.start()
+        self.failures.append(Failure(rank, code))
+        return True
 
 
 def show(rank: int | None, stream: str, line: str) -> None:
@@ -50,9 +79,16 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
             An exception that it raises ends the job and is raised again here.
         timeout_s: End the job after this many seconds; None waits for ever.
     """
-    transcript = Transcript(STARTERS[plan.starter].tag(plan.argv), on_line or show)
     # A SimpleQueue may be put to inside a signal handler that interrupts its own get.
     stops: queue.SimpleQueue[_Stop] = queue.SimpleQueue()
+    endings = _Endings(stops)
+    tell = on_line or show
+
+    def take(rank: int | None, stream: str, line: str) -> None:
+        if not endings.heard(rank, line):
+            tell(rank, stream, line)
+
+    transcript = Transcript(starter(plan.starter).tag(plan.argv), take)
     with _signals_to(stops):
         process = _start(plan)
         try:
@@ -67,9 +103,9 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
         for reader in readers:  # a process that outlives its rank may hold the pipe open
             reader.join(timeout=_LAST_WORDS_S)
     _raise_what_a_reader_met(stop, stops)
-    if stop.signum is not None:
+    if stop.exit_code is not None:
         return Outcome(stop.exit_code, None, (), stopped=True)
-    return _outcome(plan, exit_code, transcript)
+    return _outcome(plan, exit_code, transcript, tuple(endings.failures))
 
 
 def _start(plan: Plan) -> subprocess.Popen[bytes]:
@@ -146,12 +182,14 @@ def _signals_to(stops: queue.SimpleQueue[_Stop]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def _outcome(plan: Plan, exit_code: int, transcript: Transcript) -> Outcome:
-    if exit_code == 0:
+def _outcome(
+    plan: Plan, exit_code: int, transcript: Transcript, failures: tuple[Failure, ...]
+) -> Outcome:
+    if exit_code == 0 and not failures:
         return Outcome(0, None, ())
     own_code = 128 - exit_code if exit_code < 0 else exit_code
     words = transcript.words()
-    failures = STARTERS[plan.starter].failures(words, own_code)
+    failures = failures or starter(plan.starter).failures(words, own_code)
     if plan.ranks == 1 and not words.strip():
         failures = (Failure(0, own_code),)  # Open MPI 5 does not report on a rank that is alone
     if not failures:

@@ -1,31 +1,60 @@
-"""What to run: the job as the user asked for it, before anyone looks at the machine."""
+"""A job, said once: what to run in how many ranks, where, and how."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.launch.option import STARTER_NAMES
+from hvdtools.launch.targets import (
+    LOCAL,
+    Hosts,
+    Kubernetes,
+    Local,
+    SageMaker,
+    Slurm,
+    Target,
+)
 
-STARTER_NAMES = ("auto", "mpirun", "horovodrun")
+BINDINGS = ("none", "cores", "numa", "gpu")
+DISTRIBUTIONS = ("block", "cyclic")
 
 # The tools that hand variables on read any other name as an option or as a word of shell.
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_INTERFACE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
 @dataclass(frozen=True)
 class JobSpec:
-    """A job on this machine, checked when it is made.
+    """A job, checked when it is made.
 
     Attributes:
         command: What every rank runs, as words; no shell reads them.
-        ranks: How many processes to start, 1 or more.
-        starter: Who starts them: "mpirun", "horovodrun", or "auto" to choose.
+        ranks: How many processes to start in all, 1 or more.
+        starter: Who starts them: "mpirun", "horovodrun", "srun", or "auto" to choose.
         env: Extra variables for every rank, as (name, value).
-        oversubscribe: Allow more ranks than slots (CPU cores this process may use).
+        oversubscribe: Allow more ranks than slots (CPU cores here, or those of the hosts).
+        on: Where it runs.
+        nodes: How many nodes to ask for; None leaves it to who allocates them.
+        ranks_per_node: Ranks on each of them; None leaves it to who allocates them.
+        gpus_per_node: GPUs to ask for on each node; None asks for none.
+        cpus_per_rank: CPU cores for each rank; None leaves it to the starter.
+        distribution: "block" fills a node before the next; "cyclic" deals ranks out in turn.
+        bind: What to bind each rank to: "none", "cores", "numa" (a NUMA node's part), or "gpu"
+            (the cores next to its GPU).
+        show_binding: Let each rank say which cores and which GPU it has.
+        interface: The network interface that ranks talk over; None leaves it to them.
+        name: The job's name where it is submitted.
+        timeout_s: End the job after so long.
+        restarts: How often to start it again when it fails.
+        log_dir: A folder for one file of output a rank.
+        pass_on: Options for the starter, as they are.
 
     Raises:
-        HvdtoolsError: A field cannot be right on any machine.
+        HvdtoolsError: A field cannot be right anywhere, or two contradict each other.
     """
 
     command: tuple[str, ...]
@@ -33,27 +62,92 @@ class JobSpec:
     starter: str = "auto"
     env: tuple[tuple[str, str], ...] = ()
     oversubscribe: bool = False
+    on: Target = LOCAL
+    nodes: int | None = None
+    ranks_per_node: int | None = None
+    gpus_per_node: int | None = None
+    cpus_per_rank: int | None = None
+    distribution: str = "block"
+    bind: str = "none"
+    show_binding: bool = False
+    interface: str | None = None
+    name: str | None = None
+    timeout_s: float | None = None
+    restarts: int = 0
+    log_dir: Path | None = None
+    pass_on: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.ranks < 1:
-            raise HvdtoolsError(
-                f"{self.ranks} ranks cannot train anything: ask for one or more, as in -n 2."
+        for problem in (*_of_numbers(self), *_of_names(self), *_of_command(self)):
+            raise problem
+
+
+def _of_numbers(spec: JobSpec) -> Iterator[HvdtoolsError]:
+    if spec.ranks < 1:
+        yield HvdtoolsError(
+            f"{spec.ranks} ranks cannot train anything: ask for one or more, as in -n 2."
+        )
+    for name in ("nodes", "ranks_per_node", "cpus_per_rank", "gpus_per_node"):
+        value = getattr(spec, name)
+        if value is not None and value < (name != "gpus_per_node"):
+            yield HvdtoolsError(
+                f"--{name.replace('_', '-')} {value} is too few: give a whole number above it."
             )
-        if not self.command or not self.command[0]:
-            raise HvdtoolsError(
-                "There is no command to run: put it last, as in "
-                "`hvdtools launch -n 2 -- python train.py`."
+    if spec.nodes is not None and spec.ranks_per_node is not None:
+        if spec.nodes * spec.ranks_per_node != spec.ranks:
+            yield HvdtoolsError(
+                f"{spec.nodes} nodes x {spec.ranks_per_node} ranks are not {spec.ranks} ranks: "
+                "leave out -n, --nodes or --ranks-per-node."
             )
-        if self.starter not in STARTER_NAMES:
-            raise unknown_name("starter", self.starter, STARTER_NAMES)
-        for name, _ in self.env:
-            if not _VARIABLE_NAME.fullmatch(name):
-                raise HvdtoolsError(
-                    f"{name!r} is not a name for an environment variable: write --env NAME=VALUE, "
-                    "or --env NAME to hand on a variable that is set."
-                )
-        if any("\0" in text for text in (*self.command, *(value for _, value in self.env))):
-            raise HvdtoolsError(
-                "The command or a variable holds a NUL character, which no program can be given: "
-                "remove it."
+    elif spec.nodes is not None and spec.nodes > spec.ranks:
+        yield HvdtoolsError(
+            f"{spec.ranks} ranks leave some of {spec.nodes} nodes without any: use fewer nodes."
+        )
+    if spec.nodes not in (None, 1) and isinstance(spec.on, Local):
+        yield HvdtoolsError(
+            f"--nodes {spec.nodes} needs other machines: add --on slurm, --on kubernetes or "
+            "--on sagemaker, or name them with --hosts."
+        )
+    if spec.timeout_s is not None and not spec.timeout_s > 0:
+        yield HvdtoolsError(
+            f"--timeout {spec.timeout_s:g} leaves no time to run: give more than 0."
+        )
+    if spec.restarts < 0:
+        yield HvdtoolsError(f"--restarts {spec.restarts} is less than never: give 0 or more.")
+
+
+def _of_names(spec: JobSpec) -> Iterator[HvdtoolsError]:
+    for kind, name, known in (
+        ("starter", spec.starter, STARTER_NAMES),
+        ("binding", spec.bind, BINDINGS),
+        ("distribution", spec.distribution, DISTRIBUTIONS),
+    ):
+        if name not in known:
+            yield unknown_name(kind, name, known)
+    for name, _ in spec.env:
+        if not _VARIABLE_NAME.fullmatch(name):
+            yield HvdtoolsError(
+                f"{name!r} is not a name for an environment variable: write --env NAME=VALUE, "
+                "or --env NAME to hand on a variable that is set."
             )
+    if spec.interface is not None and not _INTERFACE_NAME.fullmatch(spec.interface):
+        yield HvdtoolsError(
+            f"{spec.interface!r} is not the name of a network interface: `ip link` lists them."
+        )
+
+
+def _of_command(spec: JobSpec) -> Iterator[HvdtoolsError]:
+    if not spec.command or not spec.command[0]:
+        yield HvdtoolsError(
+            "There is no command to run: put it last, as in "
+            "`hvdtools launch -n 2 -- python train.py`."
+        )
+    texts = (*spec.command, *(value for _, value in spec.env), *spec.pass_on)
+    if any("\0" in text for text in texts):
+        yield HvdtoolsError(
+            "The command or a variable holds a NUL character, which no program can be given: "
+            "remove it."
+        )
+
+
+__all__ = ["Hosts", "JobSpec", "Kubernetes", "Local", "SageMaker", "Slurm", "Target"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from typing import Protocol
+from typing import Protocol, cast
 
-from hvdtools.launch import horovodrun, mpirun
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import JobSpec
@@ -14,9 +14,9 @@ from hvdtools.launch.spec import JobSpec
 class Starter(Protocol):
     """What a starter's module offers; each function is documented there."""
 
-    def usable(self, machine: Machine) -> object: ...
+    def usable(self, spec: JobSpec, machine: Machine) -> None: ...
 
-    def environment(self, machine: Machine) -> tuple[tuple[str, str], ...]: ...
+    def environment(self, spec: JobSpec, machine: Machine) -> tuple[tuple[str, str], ...]: ...
 
     def tokens(
         self, spec: JobSpec, machine: Machine, names: tuple[str, ...]
@@ -27,4 +27,15 @@ class Starter(Protocol):
     def failures(self, words: str, exit_code: int) -> tuple[Failure, ...]: ...
 
 
-STARTERS: dict[str, Starter] = {"mpirun": mpirun, "horovodrun": horovodrun}
+# Imported when one is wanted: most jobs want one of them.
+_MODULES = {
+    "mpirun": "hvdtools.launch.mpirun",
+    "hydra": "hvdtools.launch.hydra",
+    "horovodrun": "hvdtools.launch.horovodrun",
+    "srun": "hvdtools.launch.slurm.srun",
+}
+
+
+def starter(name: str) -> Starter:
+    """The module of a starter; "hydra" is the mpirun of MPICH and Intel MPI."""
+    return cast(Starter, importlib.import_module(_MODULES[name]))

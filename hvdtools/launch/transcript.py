@@ -18,8 +18,8 @@ OnLine = Callable[[int | None, str, str], None]
 class Transcript:
     """Reads both streams of a starter, shows each line, and keeps the last of every rank.
 
-    A line of a rank goes to the stream that its tag names; what has no tag is the
-    starter's own and has rank None. A carriage return ends a line too, so that a
+    A line of a rank goes to the stream that its tag names, or else to the one it came by; what
+    has no tag is the starter's own and has rank None. A carriage return ends a line too, so that a
     progress bar is seen while it moves.
     """
 
@@ -58,7 +58,8 @@ class Transcript:
         pieces = [(speaker, stream, before)] if before else []
         ends = [*(following.start() for following in tags[1:]), len(text)]
         for found, end in zip(tags, ends, strict=True):
-            said_by, where, line = int(found["rank"]), found["stream"], text[found.end() : end]
+            said_by, line = int(found["rank"]), text[found.end() : end]
+            where = found.groupdict().get("stream") or stream
             if pieces and pieces[-1][:2] == (said_by, where):
                 # Open MPI 4 tags every write, even in the middle of a line.
                 line = pieces.pop()[2] + line

@@ -1,0 +1,1 @@
+"""Jobs on Kubernetes: an MPIJob for Kubeflow's MPI operator."""

@@ -1,0 +1,40 @@
+"""The words that put `rank_main` between a starter and the program in a rank, and read it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_PROGRAM = ("-m", "hvdtools.launch.rank_main")
+
+# Before each line of a watched rank that tags its own lines.
+TAG = re.compile(r"\[(?P<rank>\d+)\]<(?P<stream>stdout|stderr)>:")
+
+# The last line of a watched rank that failed.
+ENDED = "hvdtools: this rank ended with exit code "
+
+
+def watched(python: str, command: Sequence[str], *, tag: bool = False) -> tuple[str, ...]:
+    """The command that runs `command` and watches it; with `tag`, its lines begin as in `TAG`."""
+    return (python, *_PROGRAM, "--watch", *(["--tag"] if tag else []), "--", *command)
+
+
+def bound(
+    python: str, command: Sequence[str], bind: str, cpus: int | None, *, show: bool
+) -> tuple[str, ...]:
+    """The command that binds its rank (see `JobSpec.bind`), says so if asked, and runs `command`.
+
+    Args:
+        cpus: Cores for the rank; None for its share of those that it may use.
+    """
+    if bind == "none" and not show:
+        return tuple(command)
+    counted = () if cpus is None else ("--cpus", str(cpus))
+    shown = ("--show",) if show else ()
+    return (python, *_PROGRAM, "--bind", bind, *counted, *shown, "--", *command)
+
+
+def read_ending(line: str) -> int | None:
+    """The exit code in the last line of a watched rank that failed; None for any other line."""
+    code = line.removeprefix(ENDED)
+    return int(code) if code != line and code.isdigit() else None

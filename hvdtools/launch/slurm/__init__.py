@@ -1,0 +1,1 @@
+"""Jobs under Slurm: the batch script, its submission, and what becomes of it."""
