@@ -8,6 +8,7 @@ logger = logging.getLogger("hvdtools")
 
 # What rank 0 logs once the first optimizer step is done; `hvdtools launch` looks for it.
 FIRST_STEP = "first step done"
+_stepped = False
 
 
 def show(rank: int) -> None:
@@ -22,6 +23,14 @@ def show(rank: int) -> None:
     logger.addHandler(handler)
     logger.propagate = False  # a script that configures logging later would say all twice
     logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+def tell_first_step(rank: int) -> None:
+    """Let rank 0 say once, to `hvdtools launch` and its reader, that training has begun."""
+    global _stepped
+    if rank == 0 and not _stepped:
+        logger.info(FIRST_STEP)
+    _stepped = True
 
 
 def ranks_in_words(ranks: list[int]) -> str:

@@ -46,7 +46,7 @@ def prepared(optimizer: Any = None, **options: Any) -> Any:
 
 def fit(model: Any, *own: Any, data: Any = MINE, epochs: int = 2, **options: Any) -> Any:
     """Fit on this rank's part; the history."""
-    names = ("scale_lr", "warmup_steps", "warmup_epochs", "check_every")
+    names = ("scale_lr", "warmup_steps", "warmup_epochs", "check_every", "stop_on_signal")
     given = {name: options.pop(name) for name in names if name in options}
     callbacks = hvt.callbacks(*own, **given)
     fitting = {"batch_size": BATCH, "shuffle": False, "verbose": 0, **options}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -89,6 +91,16 @@ def check_a_rank_that_asks_in_mid_epoch_stops_all() -> None:
         assert RANK or f"training stops {when}: rank {LAST} asked for it" in lines, lines
         fit(model, epochs=1)  # the wish is forgotten
         assert int(model.optimizer.iterations) == steps + STEPS
+
+
+def check_a_signal_stops_all_where_that_is_wanted() -> None:
+    model = prepared()
+    signalled = At(LAST, 2, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    fit(model, signalled, epochs=3, check_every=1, stop_on_signal=True)
+    assert int(model.optimizer.iterations) == 2
+    assert hvt.stop_requested()
+    fit(model, epochs=1)  # without the option nothing of it is left
+    assert int(model.optimizer.iterations) == 2 + STEPS
 
 
 def check_a_request_from_another_thread() -> None:

@@ -24,6 +24,7 @@ ADAPTERS_MAY = {
         "scaling",
         "joining",
         "together",
+        "stopping",
     ),
 }
 # room -> the rooms and modules of the house that it may import
@@ -38,12 +39,14 @@ MAY_IMPORT = {
     "scaling": {"errors"},
     "joining": {"errors", "topology", "cpus"},
     "together": {"errors"},
+    "stopping": {"errors"},
     "torch": {*ADAPTERS_MAY, "cpus"},
     "tensorflow": {*ADAPTERS_MAY, "cpus"},
     "keras": {*ADAPTERS_MAY, "tensorflow"},
-    "launch": {"errors", "topology", "cpus", "installed"},
-    "engine": {"errors", "installed", "cpus"},
-    "doctor": {"errors", "installed", "cpus", "topology", "engine", "launch"},
+    "mpi": set(),
+    "launch": {"errors", "topology", "cpus", "installed", "log", "mpi"},
+    "engine": {"errors", "installed", "cpus", "mpi"},
+    "doctor": {"errors", "installed", "cpus", "topology", "engine", "launch", "mpi"},
     "bench": {"errors", "topology", "cpus", "installed", "launch"},
 }
 # the same within an adapter's room; what is not listed there may import all of it
@@ -57,6 +60,7 @@ MAY_IMPORT_WITHIN = {
         "replicate": set(),
         "collect": {"replicate", "session", "waiting"},
         "gradients": {"checksum", "waiting", "weighting"},
+        "stopping": {"session", "waiting"},
         "data": {"collect", "replicate", "session", "waiting", "weighting"},
         "norm": {"waiting", "weighting"},
     },
@@ -65,6 +69,7 @@ MAY_IMPORT_WITHIN = {
         "named": set(),
         "collect": {"named", "session"},
         "variables": {"collect", "named", "session"},
+        "stopping": {"named", "session"},
         "gradients": {"named"},
         "tape": {"gradients", "session"},
     },

@@ -39,6 +39,7 @@ from hvdtools.keras.prepare import prepare  # noqa: E402
 from hvdtools.keras.saving import load, save  # noqa: E402
 from hvdtools.tensorflow.collect import average, broadcast, gather  # noqa: E402
 from hvdtools.tensorflow.session import init  # noqa: E402
+from hvdtools.tensorflow.stopping import stop_requested  # noqa: E402
 from hvdtools.topology import Topology  # noqa: E402
 
 __all__ = [
@@ -54,4 +55,5 @@ __all__ = [
     "prepare",
     "save",
     "shard",
+    "stop_requested",
 ]

@@ -25,6 +25,7 @@ from hvdtools.torch.learning_rate import scale_lr  # noqa: E402
 from hvdtools.torch.prepare import no_sync, prepare  # noqa: E402
 from hvdtools.torch.saving import load, save  # noqa: E402
 from hvdtools.torch.session import init  # noqa: E402
+from hvdtools.torch.stopping import stop_requested  # noqa: E402
 from hvdtools.torch.weighting import current_weight as batch_weight  # noqa: E402
 from hvdtools.torch.weighting import weight  # noqa: E402
 
@@ -44,5 +45,6 @@ __all__ = [
     "save",
     "scale_lr",
     "shard",
+    "stop_requested",
     "weight",
 ]

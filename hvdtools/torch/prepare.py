@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
+import horovod.torch as hvd
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
+from hvdtools.log import logger, tell_first_step
 from hvdtools.torch.collect import average
 from hvdtools.torch.gradients.backward import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer
@@ -110,7 +111,16 @@ def prepare(
     replicate_optimizer(optimizer, label)
     _optimizers.add(optimizer)
     optimizer.register_step_pre_hook(_StepCheck(reducer))
+    _tell_first_step(optimizer)
     return model, optimizer
+
+
+def _tell_first_step(optimizer: Optimizer) -> None:
+    def tell(*_: Any) -> None:
+        tell_first_step(hvd.rank())
+        handle.remove()  # later steps go without it
+
+    handle = optimizer.register_step_post_hook(tell)
 
 
 def _check(

@@ -31,6 +31,7 @@ def callbacks(
     warmup_epochs: float | None = None,
     check_every: int = 100,
     local: Sequence[keras.Layer] = (),
+    stop_on_signal: bool = False,
 ) -> list[keras.callbacks.Callback]:
     """The callbacks for `model.fit`, one's own among them. The same call on every rank.
 
@@ -74,6 +75,9 @@ def callbacks(
         check_every: Steps from one comparison of the ranks to the next.
         local: Layers of your own whose non-trainable weights are each rank's own,
             such as a codebook: they are not compared.
+        stop_on_signal: Let the signal that the job's time is nearly up stop `fit` on
+            all ranks; ask `hvt.stop_requested()` afterwards whether it came, save,
+            and end with exit code 75 to be started again.
 
     Raises:
         HvdtoolsError: `init()` was not called, or an argument is out of range.
@@ -107,6 +111,6 @@ def callbacks(
         LearningRate(scale_lr, factor, warmup_steps, warmup_epochs),
         Start(),
         Replicas(check_every, local),
-        Stop(check_every),
+        Stop(check_every, on_signal=stop_on_signal),
         *Silent.where_needed(),
     ]

@@ -10,8 +10,9 @@ import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
+from hvdtools import stopping
 from hvdtools.keras.callbacks.steps import AtSteps
-from hvdtools.log import logger, ranks_in_words
+from hvdtools.log import logger, ranks_in_words, tell_first_step
 from hvdtools.tensorflow import named
 
 _NAME = "stop_training"
@@ -61,10 +62,19 @@ def _teach_models() -> None:
 
 
 class Stop(AtSteps):
-    """Grants a wish to stop when all ranks know of it."""
+    """Grants a wish to stop when all ranks know of it.
+
+    With `on_signal` the batch system's signal is such a wish (see `stop_requested`).
+    """
+
+    def __init__(self, check_every: int, *, on_signal: bool) -> None:
+        super().__init__(check_every)
+        self._on_signal = on_signal
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
+        if self._on_signal:
+            stopping.listen()
         self._granted = False
         if hvd.size() > 1:
             _teach_models()
@@ -73,6 +83,7 @@ class Stop(AtSteps):
             self.model.__dict__[_NAME] = False
 
     def at_step(self, step: int) -> None:
+        tell_first_step(hvd.rank())
         self._agree(f"after step {step}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -83,9 +94,12 @@ class Stop(AtSteps):
         _wishes.pop(self.model, None)
 
     def _agree(self, when: str) -> None:
+        signalled = self._on_signal and stopping.heard()
+        if hvd.size() == 1 and signalled:
+            self.model.stop_training = True
         if hvd.size() == 1 or self._granted:
             return
-        asked = tf.constant([_wishes[self.model].asked], tf.int32)
+        asked = tf.constant([_wishes[self.model].asked or signalled], tf.int32)
         everyone = named.allgather(asked, "hvdtools.stop").numpy().tolist()
         ranks = [rank for rank, flag in enumerate(everyone) if flag]
         if ranks:
