@@ -5,3 +5,8 @@ if(PROJECT_NAME STREQUAL "horovod" AND "$ENV{HVDTOOLS_XLA_OPS}" STREQUAL "0")
     set_source_files_properties "${CMAKE_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc"
     TARGET_DIRECTORY tensorflow PROPERTIES HEADER_FILE_ONLY ON)
 endif()
+
+if(PROJECT_NAME STREQUAL "horovod")
+  include("${CMAKE_CURRENT_LIST_DIR}/gloo_interface.cmake")
+  hvdtools_mend_gloo_interface("${CMAKE_SOURCE_DIR}/horovod/common/gloo/gloo_context.cc")
+endif()
