@@ -8,7 +8,8 @@
 # Before the program: -n N (or NP=N; with --hosts all slots are taken), --hosts NAME:SLOTS,...,
 # --interface eth0 for the network to use, --oversubscribe for more ranks than CPU cores here.
 # This is the saved form of what `hvdtools launch --with mpirun` runs; a test holds the two equal.
-# Edit it for your site.
+# (Over ssh the command also puts a watch over each rank, which tells its exit code.) Edit it for
+# your site.
 set -euo pipefail
 
 stop() {

@@ -17,6 +17,9 @@ from hvdtools.launch import JobSpec, look_around, make_plan, run
 
 HERE = Path(__file__).parent
 
+# Hosts and Slurm to test on.
+pytest_plugins = ["bed_fixtures"]
+
 
 @dataclass(frozen=True)
 class Job:

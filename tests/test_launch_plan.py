@@ -54,12 +54,14 @@ OVER_HOSTS = {
     "--mca btl_tcp_if_include eth1 --prtemca prte_if_include eth1 --output tag "
     "-x HOROVOD_CONTROLLER -x HOROVOD_CPU_OPERATIONS -x PYTHONUNBUFFERED -x HVDTOOLS_SIZE "
     "-x HVDTOOLS_NODES -x HVDTOOLS_INTERFACE -x HOROVOD_GLOO_IFACE -x GLOO_SOCKET_IFNAME "
-    "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b ./run",
+    "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b "
+    "/env/bin/python -m hvdtools.launch.rank_main --watch -- ./run",
     "mpirun of 4": "/env/bin/mpirun -n 3 --host a:2,b:2 --mca plm rsh --map-by node --bind-to none "
     "--mca btl_tcp_if_include eth1 --mca oob_tcp_if_include eth1 --tag-output "
     "-x HOROVOD_CONTROLLER -x HOROVOD_CPU_OPERATIONS -x PYTHONUNBUFFERED -x HVDTOOLS_SIZE "
     "-x HVDTOOLS_NODES -x HVDTOOLS_INTERFACE -x HOROVOD_GLOO_IFACE -x GLOO_SOCKET_IFNAME "
-    "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b ./run",
+    "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b "
+    "/env/bin/python -m hvdtools.launch.rank_main --watch -- ./run",
     "MPICH": "/env/bin/mpirun -iface eth1 --mca a b -launcher ssh -hosts a,b -ppn 1 -n 3 "
     "/env/bin/python -m hvdtools.launch.rank_main --watch --tag -- ./run",
     "Intel MPI": "/env/bin/mpirun -iface eth1 --mca a b -launcher ssh -hosts a,b -ppn 1 -n 3 "

@@ -68,17 +68,20 @@ def _told(plan: Plan | Submission, dry_run: bool, save: Path | None) -> bool:
     """Say what was planned and keep its text if asked to; True if that was all."""
     typer.echo(plan.note, err=True)
     if save is not None:
-        _save(plan.text(), save)
+        _save(plan, save)
     if dry_run:
         typer.echo(plan.text().rstrip("\n"))
     return dry_run
 
 
-def _save(text: str, file: Path) -> None:
-    is_command = "\n" not in text.strip("\n") and not text.startswith("{")
+def _save(plan: Plan | Submission, file: Path) -> None:
+    from hvdtools.launch.plan import Plan
+
+    is_command = isinstance(plan, Plan)
+    text = plan.text().rstrip("\n") + "\n"
     try:
         with file.open("x") as opened:
-            opened.write(f"#!/bin/sh\nexec {text}\n" if is_command else text.rstrip("\n") + "\n")
+            opened.write(f"#!/bin/sh\nexec {text}" if is_command else text)
     except FileExistsError:
         raise HvdtoolsError(f"{file} is there already: choose another name for --save.") from None
     except OSError as error:

@@ -6,8 +6,9 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# What Horovod raises in the ranks whose peer went away (horovod/common/exceptions.py).
-_VICTIMS_CRY = "HorovodInternalError"
+# What is said in the ranks whose peer went away: by Horovod (horovod/common/exceptions.py), and by
+# Open MPI, which ends such a rank itself.
+_VICTIMS_CRIES = ("HorovodInternalError", "An error occurred in Socket closed")
 _UNCAUGHT = "Traceback (most recent call last):"
 _STOPPED_BY_STARTER = 128 + signal.SIGTERM
 
@@ -33,7 +34,8 @@ def culprit(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, .
     A starter names the rank whose process ended first. When a rank fails under Horovod the
     others raise HorovodInternalError at once, and one of them may end before the culprit,
     which still has a framework to unload. So a rank that was stopped by that error gives
-    way to one that died of an exception of its own, or to the only one that was not so stopped.
+    way to one that failed otherwise, to one that died of an exception of its own, or to the
+    only one that was not so stopped.
 
     Args:
         failures: What the starter reported, in the order in which the processes ended.
@@ -42,17 +44,18 @@ def culprit(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, .
     first = failures[0]
     if not _is_victim(last_lines[first.rank]):
         return first
+    for failure in failures:
+        victim = _is_victim(last_lines.get(failure.rank, ()))
+        if not victim and failure.exit_code != _STOPPED_BY_STARTER:
+            return failure
     others = [rank for rank, lines in last_lines.items() if not _is_victim(lines)]
     raised = [rank for rank in others if any(_UNCAUGHT in line for line in last_lines[rank])]
     suspects = raised or others
     if not suspects or (len(suspects) > 1 and not raised):
         return first
-    for failure in failures:
-        if failure.rank == suspects[0] and failure.exit_code != _STOPPED_BY_STARTER:
-            return failure
     # Python ends with 1 after an uncaught exception; for any other end the code is lost.
     return Failure(suspects[0], 1, code_is_own=bool(raised))
 
 
 def _is_victim(lines: tuple[str, ...]) -> bool:
-    return any(_VICTIMS_CRY in line for line in lines)
+    return any(cry in line for line in lines for cry in _VICTIMS_CRIES)

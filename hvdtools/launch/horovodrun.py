@@ -94,9 +94,9 @@ def _placement(spec: JobSpec) -> tuple[str, ...]:
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     # When horovodrun ends, it ends its ssh clients, and nobody tells the ranks behind them.
-    return (
-        rank.watched(machine.python, spec.command) if isinstance(spec.on, Hosts) else spec.command
-    )
+    if isinstance(spec.on, Hosts):
+        return rank.watched(machine.python, spec.command)
+    return spec.command
 
 
 def tag(argv: tuple[str, ...]) -> re.Pattern[str]:

@@ -32,8 +32,8 @@ class LogFiles:
             taken = sorted(folder.glob("rank-*.log"))
             if taken:
                 raise HvdtoolsError(
-                    f"{folder} holds the output of an earlier job ({taken[0].name}): choose another "
-                    "--log-dir, or move it away."
+                    f"{folder} holds the output of an earlier job ({taken[0].name}): choose "
+                    "another --log-dir, or move it away."
                 )
             self._file(0)  # or the first line would find out
         except OSError as error:

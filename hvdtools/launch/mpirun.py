@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from hvdtools.launch import over_mpi
+from hvdtools.launch import over_mpi, rank
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec
@@ -38,7 +38,9 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
 
     The slots are always stated: left alone, mpirun counts physical cores and
     refuses a second rank on one core's two threads. Binding is off because ranks
-    that are all bound to the first core stall Horovod's background thread.
+    that are all bound to the first core stall Horovod's background thread. Over
+    hosts each rank is watched: MPI ends ranks whose peer went away, and of those
+    mpirun may hear first.
 
     Raises:
         HvdtoolsError: This mpirun is another MPI's.
@@ -54,7 +56,7 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
         *(("--output", "tag") if is_5 else ("--tag-output",)),
         *(token for name in names for token in ("-x", name)),
         *spec.pass_on,
-        *_shielded(spec.command),
+        *_shielded(_command(spec, machine)),
     )
 
 
@@ -78,6 +80,12 @@ def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
         return ()
     own = ("--prtemca", "prte_if_include") if is_5 else ("--mca", "oob_tcp_if_include")
     return ("--mca", "btl_tcp_if_include", name, *own, name)
+
+
+def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
+    if isinstance(spec.on, Hosts):
+        return rank.watched(machine.python, spec.command)
+    return spec.command
 
 
 def _shielded(command: tuple[str, ...]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import os
+import re
 import select
 import signal
 import subprocess
@@ -28,6 +29,7 @@ from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.rank import ENDED
 from hvdtools.topology import promised
 
+_MOVES_BACK = re.compile(rb"\r(?!\n)")  # a progress bar draws itself again
 _GRACE_S = 5.0
 _DRAIN_S = 2.0
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -92,7 +94,7 @@ def _tag(pipe: IO[bytes], tag: str, number: int) -> None:
     for line in pipe:
         # Whole lines, each in one write: the starter mixes what the ranks write.
         whole = line if line.endswith(b"\n") else line + b"\n"
-        _write_bytes(number, begin + whole.replace(b"\r", b"\r" + begin, whole.count(b"\r")))
+        _write_bytes(number, begin + _MOVES_BACK.sub(b"\r" + begin, whole))
 
 
 def _write(number: int, text: str) -> None:

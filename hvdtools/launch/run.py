@@ -182,6 +182,10 @@ def _signals_to(stops: queue.SimpleQueue[_Stop]) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
+def _own_words(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(line for line in lines if read_ending(line) is None)
+
+
 def _outcome(
     plan: Plan, exit_code: int, transcript: Transcript, failures: tuple[Failure, ...]
 ) -> Outcome:
@@ -194,6 +198,6 @@ def _outcome(
         failures = (Failure(0, own_code),)  # Open MPI 5 does not report on a rank that is alone
     if not failures:
         return Outcome(own_code, None, transcript.last_lines(None))
-    said = {rank: transcript.last_lines(rank) for rank in range(plan.ranks)}
+    said = {rank: _own_words(transcript.last_lines(rank)) for rank in range(plan.ranks)}
     failure = culprit(failures, said)
     return Outcome(failure.exit_code, failure.rank, said[failure.rank], failure.code_is_own)
