@@ -52,6 +52,13 @@ FILES = {
     "gloo/CMakeLists.txt": GLOO,
     "gloo/gloo.cc": "std::runtime_error wrong(const char* say);\n",
 }
+# As in Horovod 0.28.1, in two functions.
+GLOO_CONTEXT = "horovod/common/gloo/gloo_context.cc"
+DEVICE = """
+  device_attr.iface = gloo_iface_;
+  device_attr.ai_family = AF_UNSPEC;
+  auto dev = CreateDevice(device_attr);
+"""
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +125,23 @@ def test_the_xla_source_is_compiled_where_its_headers_are(env: Environment, tmp_
     environment, _ = configured(env, tmp_path, HVDTOOLS_XLA_OPS="1")
     with pytest.raises(AssertionError, match="this TensorFlow has no such headers"):
         compiled(env, tmp_path, environment)
+
+
+def test_the_interface_reaches_every_context_of_gloo(env: Environment, tmp_path: Path) -> None:
+    file = tmp_path / GLOO_CONTEXT
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{DEVICE}  timeout_ = x;\n{DEVICE}\n  global_ctx = global_context.ctx;\n")
+    for _ in ("mends it", "leaves it alone"):
+        configured(env, tmp_path)
+        first, second = file.read_text().split("timeout_ = x;")
+        assert first.count("iface = gloo_iface_;") == 1
+        assert second.count("iface = global_context.gloo_iface_;") == 1
+        assert "iface = gloo_iface_" not in second
+
+
+def test_another_source_is_not_mended_in_silence(env: Environment, tmp_path: Path) -> None:
+    file = tmp_path / GLOO_CONTEXT
+    file.parent.mkdir(parents=True)
+    file.write_text("// Horovod 0.29\n")
+    with pytest.raises(AssertionError, match="HOROVOD_GLOO_IFACE cannot be"):
+        configured(env, tmp_path)
