@@ -39,8 +39,10 @@ def run(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
 def test_it_says_how_the_program_ended(script: str, code: int) -> None:
     done = run(*watched(PYTHON, ("sh", "-c", f"echo out; {script}")))
     assert (done.returncode, done.stdout) == (code, "out\n")
-    assert [read_ending(line) for line in done.stderr.splitlines()] == ([code] if code else [])
-    assert read_ending("3") is None and read_ending("exit code 3") is None
+    told = [read_ending(line) for line in done.stderr.splitlines()]
+    assert told == ([(0, code)] if code else [])
+    assert read_ending("exit code 3") is None
+    assert read_ending("half a line\0hvdtools: rank 12 ended with exit code 3") == (12, 3)
 
 
 def test_a_program_that_is_not_there() -> None:
@@ -52,7 +54,7 @@ def test_lines_are_tagged_whole() -> None:
     script = "printf 'a\\n\\nb'; printf '1\\r2\\r\\n' >&2; exit 5"
     done = run(*watched(PYTHON, ("sh", "-c", script), tag=True), **RANK_3)
     assert done.stdout == "[3]<stdout>:a\n[3]<stdout>:\n[3]<stdout>:b\n"
-    ending = "[3]<stderr>:hvdtools: this rank ended with exit code 5\n"
+    ending = "[3]<stderr>:hvdtools: rank 3 ended with exit code 5\n"
     assert done.stderr == f"[3]<stderr>:1\n[3]<stderr>:2\n{ending}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 
 import typer
 
@@ -25,14 +26,18 @@ def hand_over(submission: Submission, spec: JobSpec) -> int:
         )
     if isinstance(spec.on, Slurm):
         return _to_slurm(submission, wait=spec.on.wait)
-    done = subprocess.run(
-        submission.argv,
-        input=submission.document,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    # A file and not a pipe: the AWS command line opens what it reads twice.
+    with tempfile.TemporaryFile("w+") as document:
+        document.write(submission.document)
+        document.seek(0)
+        done = subprocess.run(
+            submission.argv,
+            stdin=document,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
     if done.returncode != 0:
         said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
         raise HvdtoolsError(f"{submission.program} refuses the job: {said}")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch import horovodrun, over_mpi, rank
+from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.plan import Plan, Submission
 from hvdtools.launch.spec import Hosts, JobSpec, Kubernetes, Local, SageMaker, Slurm
@@ -33,8 +34,7 @@ def make_submission(spec: JobSpec, machine: Machine) -> Submission:
     if isinstance(spec.on, Slurm):
         from hvdtools.launch.slurm.script import submission as slurm_script
 
-        env = (*_interface(spec.interface).items(), *spec.env)
-        return slurm_script(replace(spec, command=_command(spec, machine), env=env), machine.python)
+        return slurm_script(replace(spec, command=_command(spec, machine)), machine.python)
     if isinstance(spec.on, Kubernetes):
         from hvdtools.launch.kubernetes.manifest import submission as manifest
 
@@ -60,7 +60,7 @@ def make_plan(spec: JobSpec, machine: Machine) -> Plan:
     env = {
         **dict(module.environment(spec, machine)),
         **_promise(spec),
-        **_interface(spec.interface),
+        **interface_variables(spec.interface),
         **_threads(spec),
         **dict(spec.env),
     }
@@ -161,17 +161,6 @@ def _promise(spec: JobSpec) -> dict[str, str]:
     nodes = nodes_of(spec)
     known = {} if nodes is None else {"HVDTOOLS_NODES": str(nodes)}
     return {"HVDTOOLS_SIZE": str(spec.ranks), **known}
-
-
-def _interface(name: str | None) -> dict[str, str]:
-    if name is None:
-        return {}
-    return {
-        "HVDTOOLS_INTERFACE": name,
-        "HOROVOD_GLOO_IFACE": name,
-        "GLOO_SOCKET_IFNAME": name,
-        "NCCL_SOCKET_IFNAME": f"={name}",  # NCCL takes a bare name for the beginning of one
-    }
 
 
 def _threads(spec: JobSpec) -> dict[str, str]:

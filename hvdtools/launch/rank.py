@@ -10,8 +10,9 @@ _PROGRAM = ("-m", "hvdtools.launch.rank_main")
 # Before each line of a watched rank that tags its own lines.
 TAG = re.compile(r"\[(?P<rank>\d+)\]<(?P<stream>stdout|stderr)>:")
 
-# The last line of a watched rank that failed.
-ENDED = "hvdtools: this rank ended with exit code "
+# The last line of a watched rank that failed. It names the rank: what an aborting mpirun still
+# prints comes without its tags, and behind the unfinished lines of others.
+_ENDED = re.compile(r"hvdtools: rank (\d+) ended with exit code (\d+)$")
 
 
 def watched(python: str, command: Sequence[str], *, tag: bool = False) -> tuple[str, ...]:
@@ -34,7 +35,12 @@ def bound(
     return (python, *_PROGRAM, "--bind", bind, *counted, *shown, "--", *command)
 
 
-def read_ending(line: str) -> int | None:
-    """The exit code in the last line of a watched rank that failed; None for any other line."""
-    code = line.removeprefix(ENDED)
-    return int(code) if code != line and code.isdigit() else None
+def ending(rank: int, exit_code: int) -> str:
+    """The last line of a watched rank that failed."""
+    return f"hvdtools: rank {rank} ended with exit code {exit_code}"
+
+
+def read_ending(line: str) -> tuple[int, int] | None:
+    """(rank, exit code) of a line that ends as `ending` has it; None for any other line."""
+    found = _ENDED.search(line)
+    return (int(found[1]), int(found[2])) if found else None

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import IO
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.rank import ENDED
+from hvdtools.launch.rank import ending
 from hvdtools.topology import promised
 
 _MOVES_BACK = re.compile(rb"\r(?!\n)")  # a progress bar draws itself again
@@ -37,14 +37,23 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIBC = ctypes.CDLL(None)
 
 
-def watch(command: Sequence[str], tag: str | None) -> int:
+def watch(command: Sequence[str], rank: int, tag: str | None) -> int:
     """Run the command in this rank and return its exit code, 128 + number for a signal.
 
     Args:
+        rank: This rank's number.
         tag: What each of its lines begins with, "{stream}" standing for the stream; None to
             leave its output alone.
     """
     pipe = None if tag is None else subprocess.PIPE
+    # A signal that comes before there is a program to pass it on to must wait for it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)
+
+    def in_program() -> None:
+        # Called between fork and exec, where nothing may be imported: the library is loaded before.
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
     try:
         # A session of its own: what is sent to all of ours must reach it once, by way of us.
         # MPICH's PMI speaks over a file that the rank inherits.
@@ -52,7 +61,7 @@ def watch(command: Sequence[str], tag: str | None) -> int:
             command,
             start_new_session=True,
             close_fds=False,
-            preexec_fn=_die_with_parent,
+            preexec_fn=in_program,
             stdout=pipe,
             stderr=pipe,
         )
@@ -65,6 +74,7 @@ def watch(command: Sequence[str], tag: str | None) -> int:
 
     for signum in _PASSED_ON:
         signal.signal(signum, pass_on)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     threading.Thread(target=_end_unheard, args=(program,), daemon=True).start()
     taggers = _tag_lines(program, tag)
     code = program.wait()
@@ -73,7 +83,7 @@ def watch(command: Sequence[str], tag: str | None) -> int:
     for tagger in taggers:
         tagger.join(_DRAIN_S)
     if code != 0:
-        _write(2, (tag or "").format(stream="stderr") + f"{ENDED}{code}\n")
+        _write(2, (tag or "").format(stream="stderr") + ending(rank, code) + "\n")
     return code
 
 
@@ -124,11 +134,6 @@ def _end_unheard(program: subprocess.Popen[bytes]) -> None:
         _signal_all(program, signal.SIGKILL)
 
 
-def _die_with_parent() -> None:
-    # Called between fork and exec, where nothing may be imported: the library is loaded before.
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _signal_all(program: subprocess.Popen[bytes], signum: int) -> None:
     try:
         os.killpg(program.pid, signum)
@@ -161,8 +166,8 @@ def main(words: Sequence[str]) -> int:
         bind(asked.bind, asked.cpus, sys.stderr if asked.show else None)
     if not asked.watch:
         return _become(command)
-    tag = f"[{promised(os.environ).rank}]<{{stream}}>:" if asked.tag else None
-    return watch(command, tag)
+    rank = promised(os.environ).rank
+    return watch(command, rank, f"[{rank}]<{{stream}}>:" if asked.tag else None)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,28 @@ import shlex
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.errors import HvdtoolsError
 
-_CONNECT_S = 10
+CONNECT_S = 10
+AT_ONCE = 32
 _PATIENCE_S = 30
 _NO_FOLDER, _NO_PROGRAM = 81, 82
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What keeps a host from taking part, without a full stop, and what to do about it.
+
+    Attributes:
+        unknown: True where ssh finds no such name.
+    """
+
+    sentence: str
+    remedy: str
+    unknown: bool = False
 
 
 def check_hosts(hosts: Sequence[str], folder: Path, program: str) -> None:
@@ -27,23 +42,37 @@ def check_hosts(hosts: Sequence[str], folder: Path, program: str) -> None:
     Raises:
         HvdtoolsError: A host is not reached, or lacks the folder or the program.
     """
-    where, what = shlex.quote(str(folder)), shlex.quote(program)
-    question = f"cd {where} || exit {_NO_FOLDER}; test -x {what} || exit {_NO_PROGRAM}"
-    with ThreadPoolExecutor(max_workers=32) as pool:
-        problems = list(pool.map(lambda host: _problem(host, question, folder, program), hosts))
-    found = [problem for problem in problems if problem]
+    found = list(problems(hosts, folder, program).values())
     if found:
         more = f" ({len(found) - 1} more hosts have a problem, too.)" if len(found) > 1 else ""
-        raise HvdtoolsError(found[0] + more)
+        raise HvdtoolsError(f"{found[0].sentence}: {found[0].remedy}.{more}")
 
 
-def _problem(host: str, question: str, folder: Path, program: str) -> str | None:
-    """One sentence about a host, None if all is well."""
+def problems(hosts: Sequence[str], folder: Path, program: str) -> dict[str, Problem]:
+    """What `check_hosts` checks: host -> its problem, of those that have one.
+
+    Raises:
+        HvdtoolsError: There is no ssh on this machine.
+    """
+    where, what = shlex.quote(str(folder)), shlex.quote(program)
+    question = f"cd {where} || exit {_NO_FOLDER}; test -x {what} || exit {_NO_PROGRAM}"
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = pool.map(lambda host: _problem(host, question, folder, program), hosts)
+        return {host: each for host, each in zip(hosts, found, strict=True) if each}
+
+
+def ssh(host: str, command: str) -> tuple[str, ...]:
+    """The command line that runs a line of shell on a host."""
     # BatchMode: a question that nobody sees is a job that never starts.
-    argv = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={_CONNECT_S}", host, question]
+    quiet = ("-o", "BatchMode=yes", "-o", f"ConnectTimeout={CONNECT_S}")
+    return ("ssh", *quiet, host, command)
+
+
+def _problem(host: str, question: str, folder: Path, program: str) -> Problem | None:
+    """What is wrong with a host, None if all is well."""
     try:
         done = subprocess.run(
-            argv,
+            ssh(host, question),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -52,20 +81,18 @@ def _problem(host: str, question: str, folder: Path, program: str) -> str | None
             check=False,
         )
     except FileNotFoundError:
-        return "There is no ssh on this machine: install openssh-client."
+        raise HvdtoolsError("There is no ssh on this machine: install openssh-client.") from None
     except subprocess.TimeoutExpired:
-        return f"{host} does not answer ssh within {_PATIENCE_S} s: correct --hosts, or mend it."
+        sentence = f"{host} does not answer ssh within {_PATIENCE_S} s"
+        return Problem(sentence, "correct --hosts, or mend it")
     if done.returncode == 0:
         return None
     if done.returncode == _NO_FOLDER:
-        return (
-            f"{host} has no folder {folder}: start the job in one that all hosts share, or copy it "
-            "there."
-        )
+        remedy = "start the job in one that all hosts share, or copy it there"
+        return Problem(f"{host} has no folder {folder}", remedy)
     if done.returncode == _NO_PROGRAM:
-        return f"{host} has no program {program}: install it there at the same path."
+        return Problem(f"{host} has no program {program}", "install it there at the same path")
     said = " ".join(done.stderr.split()) or f"ssh ended with {done.returncode}"
-    return (
-        f"ssh does not reach {host} ({said}): correct --hosts, or let `ssh {host} true` work "
-        "without a password."
-    )
+    remedy = f"correct --hosts, or let `ssh {host} true` work without a password"
+    unknown = "Could not resolve hostname" in said
+    return Problem(f"ssh does not reach {host} ({said})", remedy, unknown)

@@ -48,17 +48,17 @@ class _Endings:
         self.failures: list[Failure] = []
         self._stops = stops
 
-    def heard(self, rank: int | None, line: str) -> bool:
+    def heard(self, line: str) -> bool:
         """True if the line is such a word; some starters let the others wait for ever then."""
-        code = read_ending(line)
-        if rank is None or code is None:
+        ended = read_ending(line)
+        if ended is None:
             return False
         if not self.failures:
             # The other ranks find out by themselves, and their words may help.
             timer = threading.Timer(_FIND_OUT_S, self._stops.put, [_Stop(signum=signal.SIGTERM)])
             timer.daemon = True
             timer.start()
-        self.failures.append(Failure(rank, code))
+        self.failures.append(Failure(*ended))
         return True
 
 
@@ -85,7 +85,7 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
     tell = on_line or show
 
     def take(rank: int | None, stream: str, line: str) -> None:
-        if not endings.heard(rank, line):
+        if not endings.heard(line):
             tell(rank, stream, line)
 
     transcript = Transcript(starter(plan.starter).tag(plan.argv), take)
