@@ -23,6 +23,9 @@ from hvdtools.launch.gpus import gpu_of
 
 STEPS = 3
 
+# By hand, TEST_DEVICE=cuda trains on GPUs.
+torch.set_default_device(os.environ.get("TEST_DEVICE", "cpu"))
+
 
 def trained(world: Joined | Ranks) -> list[torch.Tensor]:
     torch.manual_seed(1)
