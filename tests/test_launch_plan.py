@@ -11,7 +11,7 @@ from hvdtools.errors import HvdtoolsError
 from hvdtools.launch import JobSpec, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts
+from hvdtools.launch.spec import Hosts, Slurm
 from hvdtools.mpi import Mpirun, read_mpirun_version
 
 MACHINE = Machine(
@@ -155,6 +155,33 @@ def test_the_number_of_nodes_is_promised(
     hosts = Hosts(tuple(Host(f"h{number}", count) for number, count in enumerate(slots)))
     plan = make_plan(JobSpec(("./run",), ranks, on=hosts, distribution=distribution), MACHINE)
     assert dict(plan.env)["HVDTOOLS_NODES"] == str(nodes)
+
+
+IN_SLURM = replace(MACHINE, srun="/usr/bin/srun", allocation="7")
+
+
+def test_a_step_of_a_slurm_job_word_for_word() -> None:
+    spec = JobSpec(("./run",), 4, on=Slurm(), nodes=2, ranks_per_node=2, cpus_per_rank=3)
+    assert make_plan(spec, IN_SLURM).text() == (
+        "env PYTHONUNBUFFERED=1 HVDTOOLS_SIZE=4 HVDTOOLS_NODES=2 OMP_NUM_THREADS=3 /usr/bin/srun "
+        "--kill-on-bad-exit=1 --label --mpi=pmi2 --cpu-bind=none --nodes=2 --ntasks-per-node=2 "
+        "--cpus-per-task=3 ./run"
+    )
+    over_mpi = make_plan(replace(spec, starter="mpirun"), IN_SLURM).argv
+    assert over_mpi[:5] == ("/env/bin/mpirun", "-n", "4", "--map-by", "slot")
+
+
+@pytest.mark.parametrize(
+    ("spec", "machine", "says"),
+    [
+        (JobSpec(("x",), 1, "horovodrun", on=Slurm()), IN_SLURM, "use --with srun"),
+        (JobSpec(("x",), 1, on=Slurm(partition="p")), IN_SLURM, "--partition is for a new job"),
+        (JobSpec(("x",), 1, on=Slurm()), replace(IN_SLURM, srun=None), "There is no srun"),
+    ],
+)
+def test_what_a_step_of_a_slurm_job_cannot_be(spec: JobSpec, machine: Machine, says: str) -> None:
+    with pytest.raises(HvdtoolsError, match=says):
+        make_plan(spec, machine)
 
 
 def test_a_bound_rank_is_bound_in_the_rank() -> None:

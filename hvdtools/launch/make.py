@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import replace
 
 from hvdtools.errors import HvdtoolsError
@@ -113,9 +114,7 @@ def _require_room(spec: JobSpec, machine: Machine) -> None:
 def _choose(spec: JobSpec, machine: Machine) -> tuple[str, str]:
     """The starter and, if it was not named, why it."""
     if isinstance(spec.on, Slurm):
-        name = "srun" if spec.starter == "auto" else _resolved(spec.starter, machine)
-        starter(name).usable(spec, machine)
-        return name, ""
+        return _choose_in_allocation(spec, machine), ""
     if spec.starter == "srun":
         raise HvdtoolsError(
             "srun starts ranks on nodes that Slurm allocates: add --on slurm, or use --with mpirun."
@@ -125,6 +124,23 @@ def _choose(spec: JobSpec, machine: Machine) -> tuple[str, str]:
         starter(name).usable(spec, machine)
         return name, ""
     return _choose_freely(spec, machine)
+
+
+def _choose_in_allocation(spec: JobSpec, machine: Machine) -> str:
+    name = "srun" if spec.starter == "auto" else _resolved(spec.starter, machine)
+    if name not in ("srun", "mpirun"):
+        raise HvdtoolsError(
+            "Inside a Slurm job ranks are started by srun or Open MPI's mpirun: use --with srun."
+        )
+    assert isinstance(spec.on, Slurm), spec.on
+    for field in dataclasses.fields(spec.on):
+        if field.name != "wait" and getattr(spec.on, field.name) != field.default:
+            raise HvdtoolsError(
+                f"This is Slurm job {machine.allocation}, and the ranks start as a step of it, "
+                f"while --{field.name.replace('_', '-')} is for a new job: leave it out."
+            )
+    starter(name).usable(spec, machine)
+    return name
 
 
 def _choose_freely(spec: JobSpec, machine: Machine) -> tuple[str, str]:

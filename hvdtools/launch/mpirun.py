@@ -8,7 +8,7 @@ import shlex
 from hvdtools.launch import over_mpi, rank
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts, JobSpec
+from hvdtools.launch.spec import Hosts, JobSpec, Slurm
 
 # Before each line of a rank: "[prterun-host-123@1,0]<stdout>: " or "[1,0]<stdout>: " from Open
 # MPI 5; Open MPI 4 sets no space after the colon, so that one there belongs to the rank's text.
@@ -68,6 +68,8 @@ def _placement(spec: JobSpec, machine: Machine, is_5: bool) -> tuple[str, ...]:
         slots = sum(host.slots for host in spec.on.hosts)
         # Inside a Slurm job mpirun would take Slurm's nodes; the hosts named are meant.
         over_ssh = ("--prtemca", "plm", "ssh") if is_5 else ("--mca", "plm", "rsh")
+    elif isinstance(spec.on, Slurm):
+        return ("--map-by", order)  # inside a Slurm job mpirun knows its nodes
     else:
         slots = min(spec.ranks, machine.slots)
         hosts = f"localhost:{slots}"
@@ -83,7 +85,7 @@ def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
 
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
-    if isinstance(spec.on, Hosts):
+    if isinstance(spec.on, Hosts | Slurm):
         return rank.watched(machine.python, spec.command)
     return spec.command
 

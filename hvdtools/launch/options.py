@@ -10,18 +10,21 @@ from hvdtools.launch.spec import BINDINGS, DISTRIBUTIONS
 
 _HERE = ("local", "hosts")
 _RANKS = ("local", "hosts", "slurm")
+_ALLOCATED = ("slurm", "kubernetes", "sagemaker")
 _WHAT = "What"
 _WHERE = "Where"
 _HOW = "How"
 
 GENERAL = (
     Option("ranks", int, "How many ranks to start in all.", _WHAT, "N", flags=("-n",)),
-    Option("nodes", int, "How many nodes to ask for.", _WHAT, "N"),
+    Option("nodes", int, "How many nodes to ask for.", _WHAT, "N", ("local", *_ALLOCATED)),
     Option("ranks-per-node", int, "Ranks on each node.", _WHAT, "N"),
-    Option("gpus-per-node", int, "GPUs on each node, shared out by local rank.", _WHAT, "N"),
+    Option(
+        "gpus-per-node", int, "GPUs on each node, one for each local rank.", _WHAT, "N", _ALLOCATED
+    ),
     Option("cpus-per-rank", int, "CPU cores, and OpenMP threads, for each rank.", _WHAT, "N"),
     Option("env", tuple, "A variable for every rank; may be repeated.", _WHAT, "NAME[=VALUE]"),
-    Option("name", str, "The job's name where it is submitted.", _WHAT, "NAME"),
+    Option("name", str, "The job's name where it is submitted.", _WHAT, "NAME", _ALLOCATED),
     Option("timeout", float, "End the job after so long, with exit code 124.", _WHAT, "SECONDS"),
     Option("restarts", int, "Start it again so often when it fails.", _WHAT, "N"),
     Option("log-dir", str, "A folder for a file of output a rank.", _WHAT, "DIR", _RANKS),
@@ -32,7 +35,12 @@ GENERAL = (
     Option("with", str, f"Who starts the ranks: {', '.join(STARTER_NAMES)}.", _HOW, "STARTER"),
     Option("mpirun", str, "The mpirun to start with.", _HOW, "PATH", _HERE),
     Option(
-        "distribution", str, f"Ranks over nodes: {', '.join(DISTRIBUTIONS)}.", _HOW, "KIND", _RANKS
+        "distribution",
+        str,
+        f"Ranks over nodes: {', '.join(DISTRIBUTIONS)}.",
+        _HOW,
+        "KIND",
+        ("hosts", "slurm"),
     ),
     Option("bind", str, f"Bind ranks to: {', '.join(BINDINGS)}.", _HOW, "KIND", _RANKS),
     Option("show-binding", bool, "Show each rank's cores and GPU.", _HOW, on=_RANKS),
