@@ -34,7 +34,7 @@ def test_this_machine_is_sound_and_its_ranks_add_up() -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert "do-not-tell" not in done.stdout and "SECRET_TOKEN" not in done.stdout
     report = json.loads(done.stdout)
-    assert report["schema"] == 1 and report["level"] != "broken"
+    assert report["schema"] == 2 and report["level"] != "broken"
     assert report["facts"]["horovod"]["installed"]["built_for"] == horovod.built_for
     if "mpi" in horovod.controllers:
         assert (

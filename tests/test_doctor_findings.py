@@ -388,6 +388,6 @@ def test_the_verdict_counts_what_is_broken() -> None:
 
 def test_json_holds_the_facts_and_no_other_variable() -> None:
     whole = json.loads(to_json(Report(GPU_HOST, examine(GPU_HOST))))
-    assert (whole["schema"], whole["level"], whole["checks"]) == (1, "ok", None)
+    assert (whole["schema"], whole["level"], whole["checks"]) == (2, "ok", None)
     assert whole["facts"]["gpus"]["cards"][0] == {"name": "NVIDIA H200", "memory_bytes": 141 * GIB}
     assert whole["facts"]["mpi"]["path"] == "/bin/mpirun"

@@ -131,6 +131,8 @@ def test_interfaces_are_what_the_kernel_lists() -> None:
     found = find_interfaces()
     assert [each.name for each in found] == sorted(psutil.net_if_stats())
     assert any(each.loopback and "127.0.0.1" in each.addresses for each in found)
+    assert [net for each in found if each.loopback for net in each.subnets] == ["127.0.0.0/8"]
+    assert all(each.mtu_bytes > 0 for each in found)
     network = find_network()
     assert network.host_name == socket.gethostname()
 

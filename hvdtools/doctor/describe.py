@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts, Horovod
-from hvdtools.doctor.facts_host import Gpus, Interface
+from hvdtools.doctor.facts_host import Gpus, Interface, Network
 from hvdtools.doctor.finding import counted
 from hvdtools.doctor.findings_network import gloo_interface, outward_interfaces
 from hvdtools.engine.environment import Framework
@@ -17,7 +17,7 @@ _SHOWN = 4  # of interfaces and ports: a host of a cluster can have dozens
 
 def rows(facts: Facts) -> Iterator[tuple[str, str]]:
     """(subject, text) in the order of the screen; "" where only a finding has words."""
-    yield "Horovod", _horovod(facts.horovod)
+    yield "Horovod", describe_horovod(facts.horovod)
     for framework in facts.frameworks:
         yield framework.name, _framework(framework, facts)
     if facts.horovod is not None:
@@ -36,7 +36,8 @@ def rows(facts: Facts) -> Iterator[tuple[str, str]]:
         yield "set here", ", ".join(f"{name}={text}" for name, text in facts.variables.items())
 
 
-def _horovod(horovod: Horovod | None) -> str:
+def describe_horovod(horovod: Horovod | None) -> str:
+    """Its version, and what it was built for and with."""
     if horovod is None:
         return "not installed"
     built_for = horovod.installed.built_for.items()
@@ -64,14 +65,22 @@ def _nccl(facts: Facts) -> str:
 def _gpus(gpus: Gpus) -> str:
     if not gpus.cards:
         return ""
+    linked = f"; {describe_links(gpus.links)}" if len(gpus.cards) > 1 and gpus.links else ""
+    return f"{describe_cards(gpus)}; driver {describe_driver(gpus)}{linked}"
+
+
+def describe_cards(gpus: Gpus) -> str:
+    """The GPUs by kind, "8 x NVIDIA H200, 141 GiB"; "" without any."""
     kinds = Counter((card.name, card.memory_bytes) for card in gpus.cards)
-    named = ", ".join(
+    return ", ".join(
         f"{count} x {name}" + (f", {memory / _GIB:.0f} GiB" if memory else "")
         for (name, memory), count in kinds.items()
     )
-    cuda = f" (CUDA {gpus.cuda})" if gpus.cuda else ""
-    linked = f"; {describe_links(gpus.links)}" if len(gpus.cards) > 1 and gpus.links else ""
-    return f"{named}; driver {gpus.driver}{cuda}{linked}"
+
+
+def describe_driver(gpus: Gpus) -> str:
+    """NVIDIA's driver, "580.65.06 (CUDA 13.0)"; "" without one."""
+    return f"{gpus.driver or ''}{f' (CUDA {gpus.cuda})' if gpus.cuda else ''}"
 
 
 def describe_links(links: tuple[tuple[str, ...], ...]) -> str:
@@ -86,8 +95,7 @@ def _network(facts: Facts) -> str:
     network = facts.network
     outward = outward_interfaces(network)
     up = [_interface(each) for each in outward]
-    kinds = Counter(f"{port.link_layer} {port.state} {port.rate}" for port in network.ports)
-    ports = [f"{count} x {kind}" for kind, count in kinds.items()]
+    ports = describe_ports(network)
     down = [each.name for each in network.interfaces if not each.up]
     parts = [*_some(up), *_some(ports)]
     if down:
@@ -95,6 +103,12 @@ def _network(facts: Facts) -> str:
     if chosen := facts.variables.get("HOROVOD_GLOO_IFACE") or gloo_interface(network):
         parts.append(f"Gloo takes {chosen} between hosts")
     return "; ".join(parts)
+
+
+def describe_ports(network: Network) -> list[str]:
+    """InfiniBand's ports by kind, "8 x InfiniBand ACTIVE 400 Gb/sec (4X NDR)"."""
+    kinds = Counter(f"{port.link_layer} {port.state} {port.rate}" for port in network.ports)
+    return [f"{count} x {kind}" for kind, count in kinds.items()]
 
 
 def _interface(each: Interface) -> str:

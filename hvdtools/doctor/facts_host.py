@@ -37,12 +37,18 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Interface:
-    """A network interface; `speed_mbit_per_s` is 0 where the kernel does not know it."""
+    """A network interface; `speed_mbit_per_s` and `mtu_bytes` are 0 where they are not known.
+
+    Attributes:
+        subnets: Those that its IPv4 addresses are in, "10.0.0.0/24".
+    """
 
     name: str
     up: bool
     addresses: tuple[str, ...]
     speed_mbit_per_s: int = 0
+    mtu_bytes: int = 0
+    subnets: tuple[str, ...] = ()
 
     @property
     def loopback(self) -> bool:

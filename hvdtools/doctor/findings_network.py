@@ -12,12 +12,17 @@ from hvdtools.doctor.finding import Finding, broken, note, ok
 def examine_network(facts: Facts) -> Iterator[Finding]:
     """On one machine ranks talk over the loopback interface; between hosts, over the others."""
     outward = outward_interfaces(facts.network)
-    yield from _named(facts, outward)
     if not outward:
         sentence = "only the loopback interface is up: jobs stay on this machine"
         yield note("network", sentence)
     elif "HOROVOD_GLOO_IFACE" not in facts.variables:
         yield from _own_name(facts.network, outward)
+    yield from examine_interfaces(facts)
+
+
+def examine_interfaces(facts: Facts) -> Iterator[Finding]:
+    """Interfaces that variables name, and InfiniBand."""
+    yield from _named(facts, outward_interfaces(facts.network))
     ports = facts.network.ports
     active = [port for port in ports if port.state == "ACTIVE"]
     if ports and not active:

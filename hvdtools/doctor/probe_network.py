@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_interface
 from pathlib import Path
 
 from hvdtools.doctor.facts_host import Interface, Network, Port
@@ -16,7 +17,7 @@ def find_network() -> Network:
     name = socket.gethostname()
     return Network(
         name,
-        _addresses(name),
+        addresses_of(name),
         find_interfaces(),
         find_ports(_INFINIBAND),
         find_default_route(_ROUTES),
@@ -33,7 +34,8 @@ def find_default_route(routes: Path) -> str:
     return next((row[0] for row in rows if len(row) > 1 and row[1] == "00000000"), "")
 
 
-def _addresses(host_name: str) -> tuple[str, ...]:
+def addresses_of(host_name: str) -> tuple[str, ...]:
+    """The addresses that a name resolves to here; () where it has none."""
     try:
         found = socket.getaddrinfo(host_name, None, proto=socket.IPPROTO_TCP)
     except (OSError, UnicodeError):
@@ -47,9 +49,10 @@ def find_interfaces() -> tuple[Interface, ...]:
 
     kinds = (socket.AF_INET, socket.AF_INET6)
     states = psutil.net_if_stats()
+    listed = psutil.net_if_addrs()
     addresses = {
-        name: tuple(each.address for each in listed if each.family in kinds)
-        for name, listed in psutil.net_if_addrs().items()
+        name: tuple(each.address for each in found if each.family in kinds)
+        for name, found in listed.items()
     }
     return tuple(
         Interface(
@@ -59,6 +62,12 @@ def find_interfaces() -> tuple[Interface, ...]:
                 text for text in addresses.get(name, ()) if not text.startswith("fe80:")
             ),
             speed_mbit_per_s=state.speed,
+            mtu_bytes=state.mtu,
+            subnets=tuple(
+                str(ip_interface(f"{each.address}/{each.netmask}").network)
+                for each in listed.get(name, ())
+                if each.family == socket.AF_INET and each.netmask
+            ),
         )
         for name, state in sorted(states.items())
     )

@@ -10,7 +10,8 @@ from hvdtools.doctor.check import Check
 from hvdtools.doctor.facts import Facts
 from hvdtools.doctor.finding import LEVELS, Finding
 
-SCHEMA = 1
+# 2: `facts` or, of several hosts, `hosts`; the other is null.
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,11 @@ def worst(findings: tuple[Finding, ...]) -> str:
 
 
 def to_json(report: Report) -> str:
-    """One object: `schema`, `level`, `findings`, `checks` and `facts`, field by field."""
+    """One object: `schema`, `level`, `findings`, `checks` and `facts`, field by field.
+
+    Of several hosts (`cluster.report`), `facts` is null and `hosts` has an object for each:
+    its name, slots, problem (null if it answered), clock, and facts.
+    """
     whole = {
         "schema": SCHEMA,
         "level": report.level,
@@ -46,5 +51,6 @@ def to_json(report: Report) -> str:
         if report.checks is None
         else [dataclasses.asdict(check) for check in report.checks],
         "facts": dataclasses.asdict(report.facts),
+        "hosts": None,
     }
     return json.dumps(whole, indent=2, default=str)

@@ -20,15 +20,28 @@ _MARKS = {"ok": ("✓ ok", "green"), "note": ("• note", "yellow"), "broken": (
 
 def show(report: Report, console: Console) -> None:
     """Print the report."""
-    console.print(report.facts.machine, markup=False, highlight=False)
-    console.print(_table(list(screen_rows(report))))
-    told = [each for each in report.findings if each.level == "broken"]
-    told += [each for each in report.findings if each.level == "note" and each.remedy]
+    show_page(
+        report.facts.machine, list(screen_rows(report)), report.findings, verdict(report), console
+    )
+
+
+def show_page(
+    title: str,
+    lines: list[tuple[str, str, str]],
+    findings: tuple[Finding, ...],
+    last_line: str,
+    console: Console,
+) -> None:
+    """Print a title, the rows (level, subject, text), what to mend, and the verdict."""
+    console.print(title, markup=False, highlight=False)
+    console.print(_table(lines))
+    told = [each for each in findings if each.level == "broken"]
+    told += [each for each in findings if each.level == "note" and each.remedy]
     if told:
         console.print()
         console.print(_remedies(told))
     console.print()
-    console.print(verdict(report), markup=False, highlight=False)
+    console.print(last_line, markup=False, highlight=False)
 
 
 def screen_rows(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -43,13 +56,18 @@ def screen_rows(report: Report) -> Iterator[tuple[str, str, str]]:
 
 def verdict(report: Report) -> str:
     """The last line: may a run start?"""
-    broken = sum(each.level == "broken" for each in report.findings)
-    if broken:
-        count = "1 thing is" if broken == 1 else f"{broken} things are"
-        return f"{count} broken: do what stands behind →."
-    if report.checks:
-        return "Nothing is broken."
+    if worst(report.findings) == "broken" or report.checks:
+        return outcome(report.findings)
     return "Nothing is broken. `hvdtools doctor --np 2` tries an all-reduce as well."
+
+
+def outcome(findings: tuple[Finding, ...]) -> str:
+    """How many things are broken, in a sentence."""
+    broken = sum(each.level == "broken" for each in findings)
+    if not broken:
+        return "Nothing is broken."
+    count = "1 thing is" if broken == 1 else f"{broken} things are"
+    return f"{count} broken: do what stands behind →."
 
 
 def _table(lines: list[tuple[str, str, str]]) -> Table:

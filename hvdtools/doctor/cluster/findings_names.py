@@ -1,0 +1,88 @@
+"""Findings about names: what each host takes itself and the others for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+from hvdtools.doctor.cluster.compare import compare, listed
+from hvdtools.doctor.cluster.facts import Cluster, HostFacts
+from hvdtools.doctor.cluster.findings_network import best_interface
+from hvdtools.doctor.finding import Finding, broken, note, ok
+
+SUBJECT = "names"
+_UNKNOWN = "nowhere: the name does not resolve"
+
+
+def examine_names(cluster: Cluster) -> Iterator[Finding]:
+    """Every host's name should lead to that host, also on the host itself."""
+    if len(cluster.facts) < 2:
+        return
+    own = list(_own_names(cluster))
+    elsewhere = [each for target in cluster.facts for each in _name_elsewhere(target, cluster)]
+    yield from [*own, *elsewhere] or [ok(SUBJECT, "each leads to its host, seen from every host")]
+
+
+def _own_names(cluster: Cluster) -> Iterator[Finding]:
+    """What each host takes its own name for; left alone, Gloo listens at that address."""
+    if cluster.interface is not None:
+        return
+    found = {name: _own_address(facts) for name, facts in cluster.facts.items()}
+    for text, hosts in compare({name: text for name, text in found.items() if text}).groups:
+        yield note(
+            SUBJECT,
+            f"on {listed(hosts)} the host's own name {text}, where no other host reaches a rank",
+            f"put its address beside its name in /etc/hosts on {listed(hosts)}, or start jobs with "
+            f"--interface {best_interface(cluster)}",
+        )
+
+
+def _own_address(facts: HostFacts) -> str:
+    """What is wrong with what a host takes its own name for, "" if nothing."""
+    addresses = facts.network.host_addresses
+    if not addresses:
+        return "has no address"
+    if not any(map(is_loopback, addresses)):
+        return ""
+    return f"resolves to {addresses[0]} (loopback)"
+
+
+def is_loopback(address: str) -> bool:
+    """True for 127.0.0.1, Debian's 127.0.1.1 and ::1."""
+    return ip_address(address.partition("%")[0]).is_loopback
+
+
+def _name_elsewhere(target: str, cluster: Cluster) -> Iterator[Finding]:
+    """What the other hosts take a host's name for."""
+    name = target.rpartition("@")[2]
+    owned = {each for one in cluster.facts[target].network.interfaces for each in one.addresses}
+    seen = {
+        host: facts.resolved.get(name, ())
+        for host, facts in cluster.facts.items()
+        if host != target
+    }
+    if not any(seen.values()):
+        return  # a name that only ssh's configuration knows
+    wrong = {host: _wrong_address(addresses, owned) for host, addresses in seen.items()}
+    for text, hosts in compare({host: text for host, text in wrong.items() if text}).groups:
+        line = f"{_address_between(cluster, target)} {name}"
+        sentence = f"{listed(hosts)} {'finds' if len(hosts) == 1 else 'find'} {name} {text}"
+        remedy = f"let /etc/hosts on {listed(hosts)} say `{line}`, or mend the DNS"
+        # Starters go by the address that the starting machine sees; ranks tell their own.
+        yield (note if text == _UNKNOWN else broken)(SUBJECT, sentence, remedy)
+
+
+def _wrong_address(addresses: tuple[str, ...], owned: set[str]) -> str:
+    if not addresses:
+        return _UNKNOWN
+    if any(map(is_loopback, addresses)):
+        return f"at {addresses[0]}, which is loopback"
+    if owned and not owned & set(addresses):
+        return f"at {addresses[0]}, which that host does not have"
+    return ""
+
+
+def _address_between(cluster: Cluster, target: str) -> str:
+    name = best_interface(cluster)
+    found = [each for each in cluster.facts[target].network.interfaces if each.name == name]
+    return found[0].addresses[0] if found and found[0].addresses else "its address"

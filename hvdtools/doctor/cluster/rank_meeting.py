@@ -1,0 +1,18 @@
+"""Run in each rank that srun starts: meets the other ranks, then does the proof's all-reduce.
+
+Usage: python -m hvdtools.doctor.cluster.rank_meeting, with the words of engine/rank_check.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from hvdtools import rendezvous
+from hvdtools.engine.rank_check import main
+from hvdtools.topology import promised
+
+if __name__ == "__main__":
+    rendezvous.apply_named_interface(os.environ)
+    rendezvous.prepare_gloo(promised(os.environ), os.environ)
+    main(*sys.argv[1:])

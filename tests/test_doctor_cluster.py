@@ -1,0 +1,357 @@
+"""What can differ between hosts: each is found, and the odd one out is named."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, replace
+
+import pytest
+from doctor_clusters import (
+    changed,
+    nic,
+    sound_cluster,
+    sound_host,
+    unreached,
+    with_network,
+    with_nic,
+    with_version,
+)
+from doctor_machines import GIB
+from rich.console import Console
+
+from hvdtools.doctor.cluster.ask import read
+from hvdtools.doctor.cluster.blame import Blame
+from hvdtools.doctor.cluster.check import ClusterCheck, last_words
+from hvdtools.doctor.cluster.compare import compare, listed, row, sentence
+from hvdtools.doctor.cluster.describe import rows
+from hvdtools.doctor.cluster.facts import Cluster, read_host_facts
+from hvdtools.doctor.cluster.findings import examine
+from hvdtools.doctor.cluster.findings_checks import examine_checks
+from hvdtools.doctor.cluster.findings_network import common_interfaces
+from hvdtools.doctor.cluster.probe_host import LATE, LIMIT_S, MARK
+from hvdtools.doctor.cluster.report import ClusterReport, to_json
+from hvdtools.doctor.cluster.show import show
+from hvdtools.doctor.facts_host import Interface, Memory
+from hvdtools.doctor.finding import Finding
+from hvdtools.doctor.report import worst
+from hvdtools.engine.ask import TIMED_OUT, Answer
+from hvdtools.launch.hosts import Host
+
+SOUND = sound_cluster()
+PAIR = sound_cluster(2)
+NO_ANSWER = f"the doctor had no answer from it in {LIMIT_S} s"
+DOCKER = Interface("docker0", True, ("172.17.0.1",), 0, 1500, ("172.17.0.0/16",))
+
+
+def said(cluster: Cluster, level: str, subject: str) -> str:
+    """The findings of this level and subject in one text."""
+    found = [each for each in examine(cluster) if (each.level, each.subject) == (level, subject)]
+    return "\n".join(f"{each.sentence} → {each.remedy}" for each in found)
+
+
+def test_sound_hosts_have_nothing_to_mend_or_to_note() -> None:
+    assert {each.level for each in examine(SOUND)} == {"ok"}
+
+
+MORE_DOCKER = with_nic(
+    with_nic(SOUND, "host1", nic("eth0", 1), nic("eth1", 1), DOCKER),
+    "host2",
+    nic("eth0", 2),
+    nic("eth1", 2),
+    DOCKER,
+)
+BROKEN = [
+    (
+        with_version(SOUND, "host3", "torch", "2.12.0"),
+        "torch",
+        "host3 has torch 2.12.0, the 3 others 2.13.0 → install torch 2.13.0 on host3, then run "
+        "`hvdtools build` there",
+    ),
+    (with_version(SOUND, "host2", "torch", None), "torch", "host2 has no torch, the 3 others 2.1"),
+    (
+        with_version(with_version(SOUND, "host1", "torch", "2.12.0"), "host4", "torch", "2.12.0"),
+        "torch",
+        "host1 and host4 have torch 2.12.0, host2 and host3 2.13.0 → install torch of one version "
+        "on all hosts",
+    ),
+    (
+        with_version(PAIR, "host2", "Horovod", "0.28.1, built for torch 2.12.0"),
+        "Horovod",
+        "host1 has Horovod 0.28.1, built for torch 2.13.0, with Open MPI 5.0.11 (MPI, Gloo), "
+        "host2 0.28.1, built for torch 2.12.0 → run `hvdtools build` on all hosts",
+    ),
+    (with_version(SOUND, "host4", "Python", "3.12.1"), "Python", "host4 has Python 3.12.1, the 3"),
+    (with_version(SOUND, "host1", "MPI", "Open MPI 4.1.4"), "MPI", "host1 has MPI Open MPI 4.1.4"),
+    (
+        changed(with_version(SOUND, "host1", "NCCL", "2.20.5"), "host2", nccl=True),
+        "NCCL",
+        "host1 has NCCL 2.20.5, the 3 others none",
+    ),
+    (
+        replace(SOUND, versions_here={"MPI": "Open MPI 4.1.4", "Python": "3.11.2"}),
+        "MPI",
+        "this machine (login), which starts the ranks, has MPI Open MPI 4.1.4, the hosts Open MPI "
+        "5.0.11 → install MPI Open MPI 5.0.11 here",
+    ),
+    (unreached(SOUND, "host4"), "hosts", "ssh does not reach host4 (timed out) → let `ssh host4`"),
+    (
+        unreached(SOUND, "host2", "host4"),
+        "hosts",
+        "host2 and host4: ssh does not reach HOST (timed out) → let `ssh host2`",
+    ),
+    (
+        with_network(SOUND, "host2", host_name="host1"),
+        "hosts",
+        "host1 and host2 all call themselves host1",
+    ),
+    (
+        changed(SOUND, "host3", resolved={"host1": ("10.0.0.1",), "host2": ("127.0.0.1",)}),
+        "names",
+        "host3 finds host2 at 127.0.0.1, which is loopback → let /etc/hosts on host3 say "
+        "`10.0.0.2 host2`",
+    ),
+    (
+        changed(SOUND, "host3", resolved={"host2": ("10.9.9.9",)}),
+        "names",
+        "host3 finds host2 at 10.9.9.9, which that host does not have",
+    ),
+    (
+        replace(
+            with_nic(SOUND, "host3", nic("eth0", 3), nic("eth1", 3, up=False)), interface="eth1"
+        ),
+        "network",
+        "--interface eth1: it is down on host3 → bring it up on host3, or name another (eth0)",
+    ),
+    (
+        replace(SOUND, interface="ib0"),
+        "network",
+        "--interface ib0: it is absent on all hosts → bring it up on all hosts, or name another "
+        "(eth0, eth1)",
+    ),
+    (
+        changed(SOUND, "host2", findings=(Finding("broken", "torch", "x fails", "mend x"),)),
+        "torch",
+        "host2: x fails → mend x",
+    ),
+]
+NOTES = [
+    (
+        with_network(SOUND, "host2", host_addresses=("127.0.1.1",)),
+        "names",
+        "on host2 the host's own name resolves to 127.0.1.1 (loopback), where no other host "
+        "reaches a rank → put its address beside its name in /etc/hosts on host2, or start jobs "
+        "with --interface eth0",
+    ),
+    (with_network(SOUND, "host2", host_addresses=()), "names", "own name has no address"),
+    (changed(SOUND, "host3", resolved={"host2": ("10.0.0.2",)}), "names", "does not resolve"),
+    (
+        with_nic(SOUND, "host3", nic("eth0", 3), nic("eth1", 3, up=False)),
+        "network",
+        "eth1 is down on host3, and up on the 3 others → bring it up on host3, or leave it out",
+    ),
+    (with_nic(SOUND, "host3", nic("eth0", 3)), "network", "eth1 is absent on host3"),
+    (
+        with_nic(SOUND, "host3", nic("eth0", 3), nic("eth1", 3, addresses=())),
+        "network",
+        "eth1 is up without an address on host3",
+    ),
+    (
+        with_nic(SOUND, "host1", nic("eth0", 1, mtu_bytes=9000), nic("eth1", 1)),
+        "network",
+        "eth0: host1 has MTU 9000, the 3 others 1500 → set one MTU",
+    ),
+    (
+        with_nic(SOUND, "host1", nic("eth0", 1, speed_mbit_per_s=1000), nic("eth1", 1)),
+        "network",
+        "eth0: host1 has speed 1000 Mbit/s, the 3 others 25000 Mbit/s",
+    ),
+    (
+        with_nic(SOUND, "host1", nic("eth0", 1), nic("eth1", 1, subnets=("192.168.0.0/24",))),
+        "network",
+        "host1 has eth1 in 192.168.0.0/24, the 3 others 10.0.1.0/24",
+    ),
+    (
+        with_nic(PAIR, "host1", nic("ens0", 1)),
+        "network",
+        "no network interface is up under one name on all hosts",
+    ),
+    (
+        MORE_DOCKER,
+        "network",
+        "docker0 has the address 172.17.0.1 on several hosts at once: it leads nowhere, and ranks "
+        "may take it → start jobs with --interface eth0",
+    ),
+    (with_version(SOUND, "host1", "Python", "3.11.2"), "Python", "host1 has Python 3.11.2"),
+    (with_version(SOUND, "host1", "MPI", "Open MPI 5.0.8"), "MPI", "the 3 others Open MPI 5.0.11"),
+    (with_version(SOUND, "host1", "kernel", "Linux 5"), "kernel", "host1 has kernel Linux 5"),
+    (with_version(SOUND, "host1", "driver", "570"), "driver", "host1 has driver 570, the 3 others"),
+    (
+        with_version(SOUND, "host1", "GPUs", "7 x NVIDIA H200, 141 GiB"),
+        "GPUs",
+        "host1 has GPUs 7 x NVIDIA H200, 141 GiB, the 3 others 8 x NVIDIA H200, 141 GiB → look at "
+        "`nvidia-smi -L` and at `dmesg` on host1",
+    ),
+    (
+        with_version(SOUND, "host1", "GPUs", "8 x NVIDIA A100, 80 GiB"),
+        "GPUs",
+        "host1 has GPUs 8 x NVIDIA A100, 80 GiB, the 3 others 8 x NVIDIA H200, 141 GiB → ",
+    ),
+    (
+        replace(SOUND, answers=(*SOUND.answers[:3], replace(SOUND.answers[3], ahead_s=-3600.0))),
+        "clocks",
+        "host4's clock is 3600 s behind the others' → let host4 follow",
+    ),
+    (
+        changed(SOUND, "host1", memory=Memory(64 * GIB, 2 * GIB, GIB, GIB)),
+        "memory",
+        "host1 has 2.0 GiB of memory free",
+    ),
+]
+
+
+@pytest.mark.parametrize(("cluster", "subject", "words"), BROKEN)
+def test_what_stops_a_run_is_broken(cluster: Cluster, subject: str, words: str) -> None:
+    assert words in said(cluster, "broken", subject)
+
+
+@pytest.mark.parametrize(("cluster", "subject", "words"), NOTES)
+def test_what_a_run_can_live_with_is_a_note(cluster: Cluster, subject: str, words: str) -> None:
+    assert words in said(cluster, "note", subject)
+    assert worst(examine(cluster)) == "note"
+
+
+def test_no_news_is_made_of_what_is_right() -> None:
+    named = replace(with_network(SOUND, "host2", host_addresses=("127.0.1.1",)), interface="eth0")
+    assert worst(examine(named)) == "ok"
+    # A name that only ssh's configuration knows resolves nowhere, and nobody asks for it.
+    aliased = SOUND
+    for host in SOUND.facts:
+        aliased = changed(aliased, host, resolved={})
+    assert worst(examine(aliased)) == "ok"
+    # One host's container network is its own affair.
+    one = with_nic(SOUND, "host1", nic("eth0", 1), nic("eth1", 1), DOCKER)
+    assert worst(examine(one)) == "ok"
+    assert common_interfaces(MORE_DOCKER.facts) == ["eth0", "eth1"]
+
+
+def test_what_all_hosts_have_to_mend_is_said_once() -> None:
+    cluster = SOUND
+    for host in SOUND.facts:
+        cluster = changed(cluster, host, findings=(Finding("note", "memory", "low", "more"),))
+    assert said(cluster, "note", "memory") == "all 4 hosts: low → more"
+
+
+def test_hosts_are_compared_by_majority() -> None:
+    assert compare({"a": "1", "b": "1"}).agree
+    tie = compare({"a": "1", "b": "2"})
+    assert (tie.usual, tie.odd_hosts, row(tie)) == (None, ("a", "b"), "a: 1; b: 2")
+    many = compare({f"h{n}": str(n % 5 if n < 10 else 9) for n in range(60)})
+    assert many.usual == "9" and row(many).startswith("9; h0 and h5: 0; h1 and h6: 1; h2 and h7: 2")
+    assert row(many).endswith("and 2 more kinds")
+    assert sentence("X", compare({"a": "1", "b": "2", "c": "2", "d": "3", "e": "2"})) == (
+        "a has X 1, d 3, the 3 others 2"
+    )
+    assert listed([f"h{n}" for n in range(64)]) == "h0, h1, h2 and 61 more"
+    assert listed(["a", "b", "c", "d"]) == "a, b, c and d"
+
+
+def test_a_host_s_answer_is_read_back_as_it_was() -> None:
+    facts = sound_host(1, 3)
+    line = MARK + json.dumps(asdict(facts))
+    answer = read(Host("host1"), Answer(0, f"motd\n{line}\n"), "ssh", now_s=-2.0)
+    assert answer.facts == facts == read_host_facts(json.loads(line.removeprefix(MARK)))
+    assert answer.ahead_s == 2.0
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (Answer(TIMED_OUT, ""), f"host1 hangs: ssh reaches it, but {NO_ANSWER}"),
+        (Answer(1, f"{LATE}\n"), "host1 hangs"),
+        (Answer(1, "/x/python: No module named hvdtools.doctor.x"), "has no hvdtools, or an older"),
+        (Answer(127, "sh: /x/python: not found"), "host1 cannot be looked at: sh: python: not"),
+        (Answer(0, f'{MARK}{{"versions": {{}}}}'), "another version of hvdtools"),
+        (Answer(0, f"{MARK}[1"), "another version of hvdtools"),
+        (None, "ssh cannot be started here"),
+    ],
+)
+def test_a_host_that_gives_no_facts_has_a_problem(said: Answer | None, words: str) -> None:
+    answer = read(Host("host1"), said, "ssh", 0.0)
+    assert answer.facts is None and answer.problem is not None
+    assert words in answer.problem.sentence and answer.problem.remedy
+
+
+CHECKS = (
+    ClusterCheck("torch over MPI, 8 ranks on 4 hosts", tuple(SOUND.facts), "", (), 5.0),
+    ClusterCheck(
+        "torch over Gloo, 8 ranks on 4 hosts",
+        tuple(SOUND.facts),
+        "exit status 1",
+        ("ConnectionRefusedError: no",),
+        5.0,
+        Blame(("host3",), (), "host1"),
+    ),
+)
+
+
+def test_the_host_that_breaks_the_all_reduce_is_named() -> None:
+    good, bad = examine_checks(SOUND, CHECKS)
+    assert (good.level, bad.level) == ("ok", "broken")
+    assert bad.sentence.endswith("host3 breaks it: the others add up without, and it works alone")
+    assert "network between host3 and host1" in bad.remedy
+    (partly,) = examine_checks(SOUND, (replace(CHECKS[0], hosts=("host1", "host2", "host3")),))
+    assert "(without host4)" in partly.sentence
+    (none,) = examine_checks(SOUND, ())
+    assert none.level == "note"
+
+
+@pytest.mark.parametrize(
+    ("blame", "sentence", "remedy"),
+    [
+        (Blame(("a", "b"), ("a", "b"), "c"), "a and b break it", "hvdtools doctor --np 2` on a"),
+        (Blame(good="a", groups=True), "but not all at once", "limits"),
+        (Blame(suspects=("a", "b")), "No two of a and b work together", "--interface"),
+        (Blame(alone=("a", "b"), suspects=("a", "b")), "a and b cannot even do it alone", "--np 2"),
+        (Blame(good="a", suspects=("b", "c")), "Time was up; b and c may break it", "--hosts"),
+    ],
+)
+def test_what_smaller_groups_told_is_said(blame: Blame, sentence: str, remedy: str) -> None:
+    (found,) = examine_checks(SOUND, (replace(CHECKS[1], blame=blame),))
+    assert sentence in found.sentence and remedy in found.remedy
+
+
+def test_the_words_that_name_an_error_are_kept() -> None:
+    noise = "UserWarning: leaked\n  warnings.warn('x')\n"
+    assert last_words(f"start\nOSError: no route\nbye\n{noise}") == ("OSError: no route",)
+    assert last_words(f"a\nb\n{noise}") == ("a", "b")
+
+
+ALL = [SOUND, sound_cluster(64), *(case[0] for case in BROKEN), *(case[0] for case in NOTES)]
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_every_cluster_fits_one_screen(columns: int) -> None:
+    for cluster in ALL:
+        findings = (*examine(cluster), *examine_checks(cluster, CHECKS))
+        out = io.StringIO()
+        show(ClusterReport(cluster, findings, CHECKS), Console(file=out, width=columns))
+        lines = out.getvalue().splitlines()
+        assert len(lines) <= 40 and max(map(len, lines)) <= columns
+        flat = " ".join(out.getvalue().split())
+        for finding in findings:
+            if finding.level == "broken":
+                assert f"{finding.subject}: {finding.sentence}" in flat
+                assert f"→ {finding.remedy}" in flat
+    assert "host3: 2.12.0" in dict(rows(BROKEN[0][0]))["torch"]
+
+
+def test_json_has_an_object_for_each_host() -> None:
+    cluster = unreached(SOUND, "host4")
+    whole = json.loads(to_json(ClusterReport(cluster, examine(cluster), CHECKS)))
+    assert (whole["schema"], whole["level"], whole["facts"]) == (2, "broken", None)
+    assert [host["name"] for host in whole["hosts"]] == ["host1", "host2", "host3", "host4"]
+    assert whole["hosts"][0]["facts"]["versions"]["torch"] == "2.13.0"
+    assert "findings" not in whole["hosts"][0]["facts"]
+    assert whole["hosts"][3]["facts"] is None and "host4" in whole["hosts"][3]["problem"]
+    assert whole["checks"][1]["blame"]["hosts"] == ["host3"]
