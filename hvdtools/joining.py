@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hvdtools import rendezvous
 from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import ALONE, Promise, Topology
+from hvdtools.topology import Promise, Topology
 
 
 @dataclass(frozen=True)
@@ -54,53 +55,59 @@ def start(hvd: Any, promise: Promise, *, on_gpu: bool) -> None:
     Raises:
         HvdtoolsError: It is another job, or this Horovod cannot meet the other ranks.
     """
-    if not hvd.is_initialized():
-        _choose_controller(hvd, promise)
+    _require_launched(promise)
+    started_before = hvd.is_initialized()
+    if not started_before:
+        rendezvous.apply_named_interface(os.environ)
+        controller = rendezvous.choose_controller(hvd, promise, os.environ)
         if not on_gpu:
-            _tune_for_cpus(promise)
+            _tune_for_cpus(promise, controller)
+        if controller == "gloo":
+            rendezvous.prepare_gloo(promise, os.environ)
         hvd.init()
-    _require_size(hvd, promise)
+    _require_size(hvd, promise, started_before)
 
 
-def _choose_controller(hvd: Any, promise: Promise) -> None:
-    """Let ranks meet through whoever started them; a controller the user named stays."""
-    if promise.serves_mpi and hvd.mpi_built():
-        return
-    if promise.serves_mpi:
+def _require_launched(promise: Promise) -> None:
+    """Raise before ranks wait for others that the starter did not make."""
+    expected = promise.expect_size
+    if expected is not None and promise.size != expected:
+        found = f"{promise.starter} started {promise.size}"
         raise HvdtoolsError(
-            f"{promise.starter} started {promise.size} ranks, but this Horovod was built without "
-            "MPI: use `hvdtools launch --with horovodrun`, or install an MPI and run "
-            "`hvdtools build`."
+            f"HVDTOOLS_SIZE promises {expected} ranks, and "
+            f"{'this process was started alone' if promise.starter == 'nobody' else found}: start "
+            "one process for each rank, as `hvdtools launch` does, or unset HVDTOOLS_SIZE."
         )
-    if promise != ALONE and not hvd.gloo_built():
-        raise HvdtoolsError(
-            f"{promise.starter} started {promise.size} ranks, but this Horovod was built without "
-            "Gloo: use `hvdtools launch --with mpirun`, or run `hvdtools build`."
-        )
-    if hvd.gloo_built():
-        # Alone, Horovod's default would start MPI for a single process: a second of waiting.
-        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
-        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
 
 
-def _tune_for_cpus(promise: Promise) -> None:
+def _tune_for_cpus(promise: Promise, controller: str) -> None:
     """Settings that pay on the CPU; what the user set stays. Figures: benchmarks/METHOD.md."""
     # Horovod's thread meets the other ranks' in every cycle, also when there is nothing to
     # send. Waiting for them it must not hold a core that a rank computes on.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    if not promise.serves_mpi and 2 * promise.local_size > len(usable_cpus()):
+    if controller == "gloo" and 2 * promise.local_size > len(usable_cpus()):
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "2")  # milliseconds
 
 
-def _require_size(hvd: Any, promise: Promise) -> None:
+def _require_size(hvd: Any, promise: Promise, started_before: bool) -> None:
     if (hvd.rank(), hvd.size()) == (promise.rank, promise.size):
         return
     found = f"rank {hvd.rank()} of {hvd.size()}"
+    if started_before:
+        remedy = "leave out hvd.init(), which hvdtools' own init() calls"
+    elif not hvd.mpi_enabled():
+        remedy = "start the job with `hvdtools launch`"
+    elif promise.starter == "srun":
+        remedy = "use `srun --mpi=pmix`, or unset HOROVOD_CONTROLLER, so that Gloo coordinates"
+    else:
+        remedy = (
+            "use the mpirun of the MPI that Horovod was built with (`hvdtools build` takes the one "
+            "that it finds), or set HOROVOD_CONTROLLER=gloo"
+        )
     hvd.shutdown()
     raise HvdtoolsError(
         f"{promise.starter} promised rank {promise.rank} of {promise.size} but Horovod sees "
-        f"{found}, and going on would train separate models: start the job with `hvdtools launch`, "
-        "or run `hvdtools build` so that Horovod fits the MPI that starts it."
+        f"{found}, and going on would train separate models: {remedy}."
     )
 
 
@@ -135,10 +142,48 @@ def topology_of(hvd: Any, neighbours: Sequence[Neighbour]) -> Topology:
     )
 
 
-def require_expected(topology: Topology, expect_size: int | None) -> None:
-    """Raise if the script counts on another number of ranks than there are."""
+def require_expected(topology: Topology, promise: Promise, expect_size: int | None) -> None:
+    """Raise if the script or the launcher counts on another job than there is.
+
+    Args:
+        expect_size: What the script asked for, or None.
+    """
     if expect_size is not None and topology.size != expect_size:
         raise HvdtoolsError(
             f"init(expect_size={expect_size}) but the job has {topology.size} ranks: start it with "
             f"`hvdtools launch -n {expect_size} -- python ...`."
         )
+    nodes = promise.expect_nodes
+    if nodes is not None and topology.nodes != nodes:
+        raise HvdtoolsError(
+            f"HVDTOOLS_NODES promises {nodes} hosts and the {topology.size} ranks run on "
+            f"{topology.nodes}: see the number of hosts and of ranks on each that "
+            f"{promise.starter} was asked for, and that no two hosts have one name."
+        )
+
+
+def in_words(hvd: Any, promise: Promise, neighbours: Sequence[Neighbour]) -> str:
+    """One line on the job: "4 ranks on 2 hosts (a: 0-1, b: 2-3), started by srun, over Gloo"."""
+    hosts: dict[str, list[int]] = {}
+    for rank, neighbour in enumerate(neighbours):
+        hosts.setdefault(neighbour.host, []).append(rank)
+    shown = [f"{host}: {_runs(ranks)}" for host, ranks in list(hosts.items())[:4]]
+    if len(hosts) > len(shown):
+        shown.append(f"and {len(hosts) - len(shown)} more")
+    where = f"{len(hosts)} host{'s' * (len(hosts) > 1)} ({', '.join(shown)})"
+    carrier = "MPI" if hvd.mpi_enabled() else "Gloo"
+    if all(neighbour.gpu is not None for neighbour in neighbours) and hvd.nccl_built():
+        carrier = f"NCCL, coordinated by {carrier}"
+    return f"{len(neighbours)} ranks on {where}, started by {promise.starter}, over {carrier}"
+
+
+def _runs(ranks: Sequence[int]) -> str:
+    """[0, 1, 2, 5] -> "0-2 5"; many of them shortened."""
+    runs: list[list[int]] = []
+    for rank in ranks:
+        if runs and rank == runs[-1][-1] + 1:
+            runs[-1].append(rank)
+        else:
+            runs.append([rank])
+    words = [f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs]
+    return " ".join([*words[:4], "..."] if len(words) > 4 else words)

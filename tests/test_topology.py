@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import ALONE, Promise, promised
+from hvdtools.topology import ALONE, MET, Promise, promised
 
 HOROVODRUN = {
     "HOROVOD_RANK": "3",
@@ -19,47 +21,151 @@ MPIRUN = {
     "OMPI_COMM_WORLD_LOCAL_RANK": "1",
     "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
 }
+HYDRA = {
+    "PMI_FD": "6",
+    "PMI_RANK": "3",
+    "PMI_SIZE": "4",
+    "MPI_LOCALRANKID": "1",
+    "MPI_LOCALNRANKS": "2",
+}
+TORCHRUN = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "2",
+    "MASTER_ADDR": "host1",
+    "MASTER_PORT": "29500",
+}
+# What sbatch sets in the script itself (Slurm 22.05), for a job of 4 tasks on 2 nodes ...
+BATCH = {
+    "SLURM_JOB_ID": "7",
+    "SLURM_NTASKS": "4",
+    "SLURM_TASKS_PER_NODE": "2(x2)",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "0",
+}
+# ... and srun in the last task of a smaller step in it.
+STEP = {
+    **BATCH,
+    "SLURM_PROCID": "2",
+    "SLURM_LOCALID": "0",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_ID": "0",
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "2,1",
+}
+OF_STEP = Promise("srun", 2, 3, 0, 1, serves_mpi=False, brings_meeting_point=False)
+OF_TORCHRUN = Promise("torchrun", 3, 4, 1, 2, serves_mpi=False, brings_meeting_point=False)
+OF_HYDRA = replace(OF_TORCHRUN, starter="mpirun (MPICH or Intel MPI)")
+OF_MPIRUN = Promise("Open MPI's mpirun", 3, 4, 1, 2, serves_mpi=True, brings_meeting_point=False)
 
 
 def test_horovodrun() -> None:
     assert promised(HOROVODRUN) == Promise("horovodrun", 3, 4, 1, 2, serves_mpi=False)
 
 
-def test_mpirun() -> None:
-    assert promised(MPIRUN) == Promise("Open MPI's mpirun", 3, 4, 1, 2, serves_mpi=True)
+@pytest.mark.parametrize(
+    ("environ", "promise"),
+    [(MPIRUN, OF_MPIRUN), (HYDRA, OF_HYDRA), (TORCHRUN, OF_TORCHRUN), (STEP, OF_STEP)],
+)
+def test_a_starter_without_a_meeting_point(environ: dict[str, str], promise: Promise) -> None:
+    assert promised(environ) == promise
 
 
-def test_mpirun_inside_a_batch_job() -> None:
-    """sbatch's variables are those of the batch step; mpirun's are the rank's."""
-    slurm = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}
-    assert promised({**slurm, **MPIRUN}).rank == 3
+@pytest.mark.parametrize("outer", [BATCH, STEP], ids=["sbatch", "srun"])
+@pytest.mark.parametrize(
+    ("inner", "promise"), [(MPIRUN, OF_MPIRUN), (HYDRA, OF_HYDRA), (TORCHRUN, OF_TORCHRUN)]
+)
+def test_the_inner_starter_counts(
+    outer: dict[str, str], inner: dict[str, str], promise: Promise
+) -> None:
+    """An mpirun in a batch script starts its daemons by srun; srun may start torchruns."""
+    assert promised({**outer, **inner}) == promise
 
 
-def test_nobody() -> None:
-    assert promised({}) == ALONE
-
-
-def test_a_batch_script_alone_is_one_process() -> None:
-    assert promised({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) == ALONE
+def test_sruns_pmi_variables_are_sruns() -> None:
+    pmi2 = {"PMI_FD": "11", "PMI_RANK": "2", "PMI_SIZE": "3", "PMI_JOBID": "7.0"}
+    pmix = {"PMIX_RANK": "2", "PMIX_NAMESPACE": "slurm.pmix.7.0"}
+    assert promised({**STEP, **pmi2}) == promised({**STEP, **pmix}) == OF_STEP
 
 
 @pytest.mark.parametrize(
-    ("environ", "starter"),
+    "environ",
     [
-        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"}, "srun"),
-        ({"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "a"}, "torchrun"),
-        ({"PMI_RANK": "1", "PMI_SIZE": "4"}, "MPICH"),
+        {},
+        BATCH,
+        {**STEP, "SLURM_STEP_ID": "4294967291"},
+        {"RANK": "1", "WORLD_SIZE": "4"},
+        {"MASTER_ADDR": "host1", "MASTER_PORT": "29500"},
+    ],
+    ids=["nobody", "a batch script", "the batch step", "half of torchrun", "the other half"],
+)
+def test_alone(environ: dict[str, str]) -> None:
+    assert promised(environ) == ALONE
+
+
+def test_a_step_of_one_task() -> None:
+    one = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}
+    found = promised({**BATCH, "SLURM_STEP_ID": "0", **one})
+    assert (found.rank, found.size, found.local_rank, found.local_size) == (0, 1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "node", "local_size"),
+    [("3(x2),1", 0, 3), ("3(x2),1", 1, 3), ("3(x2),1", 2, 1), ("12", 0, 12)],
+)
+def test_tasks_on_each_node_of_a_step(text: str, node: int, local_size: int) -> None:
+    environ = {**STEP, "SLURM_STEP_TASKS_PER_NODE": text, "SLURM_NODEID": str(node)}
+    assert promised(environ).local_size == local_size
+
+
+def test_tasks_in_another_notation() -> None:
+    with pytest.raises(HvdtoolsError, match=r"SLURM_STEP_TASKS_PER_NODE='2 each'"):
+        promised({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2 each"})
+
+
+def test_what_the_rendezvous_set_is_not_horovodruns() -> None:
+    meeting_point = {
+        "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1",
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": "4000",
+    }
+    after = {**STEP, **HOROVODRUN, **meeting_point, MET: "10.0.0.1:4000"}
+    assert promised(after) == OF_STEP
+    # A horovodrun started by such a rank names a meeting point of its own.
+    below = {**after, "HOROVOD_GLOO_RENDEZVOUS_PORT": "5000"}
+    assert promised(below).starter == "horovodrun"
+
+
+def test_what_the_launcher_expects() -> None:
+    found = promised({**STEP, "HVDTOOLS_SIZE": "3", "HVDTOOLS_NODES": "2"})
+    assert found == replace(OF_STEP, expect_size=3, expect_nodes=2)
+    with pytest.raises(HvdtoolsError, match="HVDTOOLS_NODES is 'two'"):
+        promised({"HVDTOOLS_NODES": "two"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        (HOROVODRUN, "HOROVOD_LOCAL_SIZE"),
+        (MPIRUN, "OMPI_COMM_WORLD_SIZE"),
+        (HYDRA, "PMI_SIZE"),
+        (STEP, "SLURM_LOCALID"),
     ],
 )
-def test_a_starter_without_a_meeting_point(environ: dict[str, str], starter: str) -> None:
-    with pytest.raises(HvdtoolsError, match=f"one of 4 that .*{starter}.*`hvdtools launch`"):
-        promised(environ)
+def test_a_missing_variable_is_named(environ: dict[str, str], missing: str) -> None:
+    with pytest.raises(HvdtoolsError, match=f"but not {missing}"):
+        promised({name: value for name, value in environ.items() if name != missing})
 
 
-def test_a_missing_variable_is_named() -> None:
-    environ = {k: v for k, v in HOROVODRUN.items() if k != "HOROVOD_LOCAL_SIZE"}
-    with pytest.raises(HvdtoolsError, match="but not HOROVOD_LOCAL_SIZE"):
-        promised(environ)
+def test_ranks_of_an_unknown_pmi() -> None:
+    with pytest.raises(HvdtoolsError, match="but not MPI_LOCALRANKID, MPI_LOCALNRANKS"):
+        promised({"PMI_RANK": "1", "PMI_SIZE": "4"})
+
+
+def test_mpich_with_a_pmi_port() -> None:
+    with pytest.raises(HvdtoolsError, match="leave that option out"):
+        promised({"PMI_PORT": "vm:39041", "PMI_ID": "0", "MPI_LOCALRANKID": "0"})
 
 
 def test_a_variable_that_is_no_number() -> None:

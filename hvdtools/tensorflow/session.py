@@ -22,11 +22,11 @@ def init(expect_size: int | None = None) -> Topology:
 
     Call it before anything that makes TensorFlow work: a model, a tensor, an
     optimizer. Rank and size come from whoever started the process (horovodrun,
-    mpirun, or nobody: rank 0 of 1). On a GPU machine the process sees the GPU of
-    its local rank alone, whose memory then grows as it is needed. TensorFlow's
-    threads for one operation are TF_NUM_INTRAOP_THREADS or OMP_NUM_THREADS where
-    they are set, and otherwise this rank's share of the cores. Calling it again
-    returns the same.
+    mpirun, srun, torchrun, or nobody: rank 0 of 1). On a GPU machine the process
+    sees the GPU of its local rank alone, whose memory then grows as it is needed.
+    TensorFlow's threads for one operation are TF_NUM_INTRAOP_THREADS or
+    OMP_NUM_THREADS where they are set, and otherwise this rank's share of the
+    cores. Calling it again returns the same.
 
     Args:
         expect_size: The number of ranks that the script counts on; a job of
@@ -35,11 +35,11 @@ def init(expect_size: int | None = None) -> Topology:
     Raises:
         HvdtoolsError: TensorFlow works already (a model was made or compiled
             before), or the job is not the one promised: Horovod sees another size
-            than the launcher (it would train separate models), the starter brings
-            no meeting point, or there are fewer GPUs than local ranks.
+            than the launcher (it would train separate models), ranks do not come
+            together, or there are fewer GPUs than local ranks.
     """
+    promise = promised(os.environ)
     if not (_session and hvd.is_initialized()):
-        promise = promised(os.environ)
         _require_idle()
         _bound_threads(promise)
         gpu = _choose_gpu(promise)
@@ -49,8 +49,10 @@ def init(expect_size: int | None = None) -> Topology:
         joining.require_own_gpu(neighbours)
         _session.append(joining.topology_of(hvd, neighbours))
         log.show(hvd.rank())
+        if hvd.rank() == 0 and hvd.size() > 1:
+            log.logger.info(joining.in_words(hvd, promise, neighbours))
     topology = _session[-1]
-    joining.require_expected(topology, expect_size)
+    joining.require_expected(topology, promise, expect_size)
     return topology
 
 

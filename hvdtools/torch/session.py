@@ -18,11 +18,11 @@ from hvdtools.torch.stall import StallWatch
 def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
     """Join the job that the launcher started, and return this process' place in it.
 
-    Rank and size come from whoever started the process (horovodrun, mpirun, or
-    nobody: rank 0 of 1). On a GPU machine the process is pinned to the GPU of
-    its local rank; the threads of a rank on the CPU are bounded to its share of
-    the cores, unless OMP_NUM_THREADS says otherwise. Calling it again returns
-    the same.
+    Rank and size come from whoever started the process (horovodrun, mpirun, srun,
+    torchrun, or nobody: rank 0 of 1). On a GPU machine the process is pinned to
+    the GPU of its local rank; the threads of a rank on the CPU are bounded to its
+    share of the cores, unless OMP_NUM_THREADS says otherwise. Calling it again
+    returns the same.
 
     Args:
         expect_size: The number of ranks that the script counts on; a job of
@@ -32,23 +32,26 @@ def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
 
     Raises:
         HvdtoolsError: The job is not the one promised: Horovod sees another
-            size than the launcher (it would train separate models), the starter
-            brings no meeting point, or there are fewer GPUs than local ranks.
+            size than the launcher (it would train separate models), ranks do not
+            come together, or there are fewer GPUs than local ranks.
     """
     joining.require_seconds("init(stall_s", stall_s)
+    promise = promised(os.environ)
     if not (_session and hvd.is_initialized()):
         # Buckets are sent whole: fusing two of them would only copy both.
         os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-        joining.start(hvd, promised(os.environ), on_gpu=torch.cuda.is_available())
+        joining.start(hvd, promise, on_gpu=torch.cuda.is_available())
         neighbours = _introduce()
         _bound_threads(neighbours)
         joining.require_own_gpu(neighbours)
         _session.append(joining.topology_of(hvd, neighbours))
         log.show(hvd.rank())
+        if hvd.rank() == 0 and hvd.size() > 1:
+            log.logger.info(joining.in_words(hvd, promise, neighbours))
         if stall_s and hvd.size() > 1:
             StallWatch(stall_s)
     topology = _session[-1]
-    joining.require_expected(topology, expect_size)
+    joining.require_expected(topology, promise, expect_size)
     return topology
 
 

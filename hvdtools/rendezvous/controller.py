@@ -1,0 +1,56 @@
+"""Who coordinates the ranks, MPI or Gloo, and what Gloo needs before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.rendezvous.meeting import meet
+from hvdtools.rendezvous.network import loopback
+from hvdtools.topology import Promise
+
+_CONTROLLER = "HOROVOD_CONTROLLER"
+
+
+def choose_controller(hvd: Any, promise: Promise, environ: Mapping[str, str]) -> str:
+    """ "mpi" or "gloo": what the user named, or what the starter serves.
+
+    Raises:
+        HvdtoolsError: This Horovod was built without it.
+    """
+    built = {"mpi": hvd.mpi_built(), "gloo": hvd.gloo_built()}
+    named = environ.get(_CONTROLLER, "").lower()
+    if named and named not in built:
+        raise unknown_name("controller in HOROVOD_CONTROLLER", named, list(built))
+    if named:
+        controller = named
+    elif promise.serves_mpi or promise.size == 1:
+        # Alone, Horovod's own choice would start MPI for a single process: a second of waiting.
+        first, second = ("mpi", "gloo") if promise.serves_mpi else ("gloo", "mpi")
+        controller = first if built[first] else second
+    else:
+        controller = "gloo"
+    if not built[controller]:
+        other = "mpirun" if controller == "gloo" else "horovodrun"
+        raise HvdtoolsError(
+            f"{promise.starter} started {promise.size} ranks for {controller}, but this Horovod "
+            f"was built without it: use `hvdtools launch --with {other}`, or run `hvdtools build`."
+        )
+    return controller
+
+
+def prepare_gloo(promise: Promise, environ: MutableMapping[str, str]) -> None:
+    """Everything that Gloo reads from `environ`; ranks meet where the starter left that to them.
+
+    Raises:
+        HvdtoolsError: They do not come together.
+    """
+    environ.setdefault(_CONTROLLER, "gloo")
+    environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
+    if promise.size > 1 and not promise.brings_meeting_point:
+        meet(promise, environ)
+    own = loopback() if promise.size == 1 else None
+    if own is not None:
+        # Else Gloo asks for the address of this host's own name, which not every host knows.
+        environ.setdefault("HOROVOD_GLOO_IFACE", own)

