@@ -18,12 +18,13 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
 COMMANDS = [
     line.split("#")[0].strip()
     for language, block in BLOCKS
-    for line in block.splitlines()
+    for line in block.replace("\\\n", " ").splitlines()
     if language == "sh" and line.startswith("hvdtools")
 ]
 
 
 PROGRAMS = [block for language, block in BLOCKS if language == "python"]
+PARTS = [block for language, block in BLOCKS if language == "py"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=["torch", "keras"])
@@ -42,6 +43,14 @@ def test_the_training_examples_learn_on_two_ranks(program: str, tmp_path: Path) 
     assert len(losses) == 5
     assert losses[-1] < losses[0] / 10
     assert {rank for rank, line in lines if line.startswith("epoch")} == {0}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_of_programs_call_what_there_is(part: str) -> None:
+    import hvdtools.torch as hvt
+
+    compile(part, "README.md", "exec")
+    assert {name for name in re.findall(r"hvt\.(\w+)", part) if not hasattr(hvt, name)} == set()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
