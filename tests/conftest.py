@@ -43,6 +43,9 @@ class Job:
 
 StartJob = Callable[..., Job]
 
+# What torchrun sets for each rank.
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
 
 def start_job(
     ranks: int,
@@ -100,5 +103,6 @@ def _start_job() -> StartJob:
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests set for themselves ends with each; the caller's job variables stay out."""
     for name in list(os.environ):
-        if name.startswith(("HOROVOD_", "OMPI_COMM_", "SLURM_", "PMI_", "PMIX_")):
+        ours = name.startswith(("HOROVOD_", "HVDTOOLS_", "OMPI_COMM_", "SLURM_", "PMI_", "PMIX_"))
+        if (ours and name != "HVDTOOLS_BED") or name in TORCHRUN:
             monkeypatch.delenv(name)

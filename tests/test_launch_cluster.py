@@ -153,7 +153,8 @@ def test_a_file_for_each_rank_and_a_restart(hosts_bed: HostsBed, tmp_path: Path)
     once = tmp_path / "once.sh"
     once.write_text(
         f"echo rank $OMPI_COMM_WORLD_RANK; test -e {tmp_path}/failed && exit\n"
-        f"test $OMPI_COMM_WORLD_RANK = 1 && sleep 2 && touch {tmp_path}/failed && exit 4\nsleep 60\n"
+        f"test $OMPI_COMM_WORLD_RANK = 1 && sleep 2 && touch {tmp_path}/failed && exit 4\n"
+        "sleep 60\n"
     )
     logs = tmp_path / "logs"
     words = ("--hosts", "host1:1,host2:1", "--with", "mpirun", "--restarts", "2")

@@ -28,6 +28,8 @@ ENV = {
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
 }
 TIMEOUT_S = 150
+# Else a second srun finds these still busy with ending the first, and takes others.
+BOTH = ("-N2", "-w", "host1,host2")
 
 
 def srun(slurm: SlurmBed, *argv: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -129,14 +131,12 @@ def test_hosts_that_know_themselves_by_loopback(slurm_bed: SlurmBed) -> None:
         slurm_bed.bed.loopback_name(host)
         slurm_bed.bed.add_nic(host, "docker0", "172.17.0.1/16", cabled=False)
     for mpi in ("none", "pmi2"):
-        ended = srun(slurm_bed, f"--mpi={mpi}", "-N2", "--ntasks-per-node=2", *ALONE)
-        lines = seen(ended)
+        lines = seen(srun(slurm_bed, f"--mpi={mpi}", *BOTH, "--ntasks-per-node=2", *ALONE))
         assert {line["HOROVOD_GLOO_IFACE"] for line in lines} == {"eth0"}
         addresses = {line["HOROVOD_GLOO_RENDEZVOUS_ADDR"] for line in lines[2:]}
         assert addresses == {"10.77.0.1"}
-    assert_trained(
-        seen(srun(slurm_bed, "-N2", "--ntasks-per-node=2", *TRAIN)), ["host1"] * 2 + ["host2"] * 2
-    )
+    ended = srun(slurm_bed, *BOTH, "--ntasks-per-node=2", *TRAIN)
+    assert_trained(seen(ended), ["host1"] * 2 + ["host2"] * 2)
 
 
 def test_the_user_names_the_network(slurm_bed: SlurmBed) -> None:
@@ -148,7 +148,7 @@ def test_the_user_names_the_network(slurm_bed: SlurmBed) -> None:
     )
     assert {line["HOROVOD_GLOO_IFACE"] for line in lines} == {"eth1"}
     assert lines[1]["HOROVOD_GLOO_RENDEZVOUS_ADDR"].startswith("10.77.1.")
-    ended = srun(slurm_bed, "-N2", "-n2", *ALONE, HVDTOOLS_INTERFACE="eth7")
+    ended = srun(slurm_bed, *BOTH, "-n2", *ALONE, HVDTOOLS_INTERFACE="eth7")
     assert "'eth7': choose one of eth0, eth1, lo" in ended.stdout
     assert ended.returncode != 0
 

@@ -200,9 +200,14 @@ def test_a_starter_that_promised_more_than_horovod_sees() -> None:
     assert "promised rank 1 of 2 but Horovod sees rank 0 of 1" in ended.stderr
 
 
-def test_srun_is_one_sentence() -> None:
-    ended = python(START, SLURM_PROCID="1", SLURM_STEP_NUM_TASKS="4")
-    assert "one of 4 that srun started" in ended.stderr.splitlines()[-1]
+def test_ranks_that_do_not_come_are_one_sentence() -> None:
+    promised = {
+        "RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9",
+    }  # fmt: skip
+    ended = python(START, HVDTOOLS_RENDEZVOUS_TIMEOUT_S="1", **promised)
+    assert ended.returncode != 0
+    assert "Rank 0 did not answer within 1 s; tried 127.0.0.1:" in ended.stderr.splitlines()[-1]
 
 
 def test_a_torch_that_horovod_was_not_built_for() -> None:
