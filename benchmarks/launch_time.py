@@ -76,7 +76,7 @@ def pairs(program: str, hosts: Sequence[str], ranks_per_host: int) -> list[Pair]
         ),
         Pair(
             "sbatch of srun",
-            ("sbatch", "--wait", *nodes, f"--wrap={' '.join(srun)}", "--output=/dev/stderr"),
+            ("sbatch", "--wait", *nodes, f"--wrap={' '.join(srun)}", "--output=bare-%j.log"),
             (*launch, "--on", "slurm", *size, "--wait", "--", python, program),
         ),
     ]
