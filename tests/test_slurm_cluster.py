@@ -115,6 +115,22 @@ def test_every_rank_is_there_and_sees_its_words_and_gpus(jobs: Jobs) -> None:
             assert re.search(rf"^\S*{number}\S* ?rank {number} is here$", done.log, re.MULTILINE)
 
 
+def test_gradients_are_averaged_over_all_ranks_wherever_they_are(jobs: Jobs) -> None:
+    even, uneven = "-w host1,host2 -N2 --ntasks-per-node=2", "-w host3,host4 -N2 -n4"
+    uneven += " --gpus-per-node=4"  # all of them, as above
+    cases = {"srun": f"{uneven} -m cyclic", "mpirun": even, "horovodrun": uneven}
+    running = {s: jobs.submit(s, s, size, "rank_cluster.py") for s, size in cases.items()}
+    local_sizes = {"srun": [1, 3, 3, 3], "mpirun": [2, 2, 2, 2], "horovodrun": [1, 3, 3, 3]}
+    for starter, job in running.items():
+        done = jobs.ended(*job)
+        assert done.end == JobEnd("COMPLETED", 0, 0), (starter, done.log)
+        ranks = [json.loads(text) for text in re.findall(r"\{.*\}", done.log)]
+        assert {rank["rank"] for rank in ranks} == {0, 1, 2, 3}
+        assert {(rank["size"], rank["nodes"]) for rank in ranks} == {(4, 2)}
+        assert sorted(rank["local_size"] for rank in ranks) == local_sizes[starter]
+        assert max(rank["error"] for rank in ranks) < 1e-12
+
+
 def test_the_exit_code_is_that_of_the_rank_that_failed_first(jobs: Jobs) -> None:
     cases = [(starter, code) for starter in STARTERS for code in (3, 137)]
     running = [
@@ -208,25 +224,24 @@ def test_a_job_whose_node_dies_runs_elsewhere(jobs: Jobs) -> None:
     assert shown["Restarts"] == "1" and lost[-1] not in shown["NodeList"].removeprefix("host")
 
 
-def test_a_sweep_runs_on_each_number_of_nodes_and_gives_the_others_back(jobs: Jobs) -> None:
-    size = "--array=1,2,4 -N4 --ntasks-per-node=2 --gpus-per-node=1"
+def test_a_sweep_gives_nodes_back_and_each_element_is_requeued_by_itself(jobs: Jobs) -> None:
+    size = "--array=1,2,3 -N4 --ntasks-per-node=2"
     env = {"HVDTOOLS_LOG_DIR": "logs"}
-    program = ("rank_slurm_ends.py", "words", "FOLDER")
+    program = ("rank_slurm_ends.py", "in-turn", "75", "0")
     number, folder = jobs.submit("sweep", "srun", size, *program, script=SWEEP, env=env)
-    for nodes in (1, 2, 4):
-        end = jobs.slurm.wait(f"{number}_{nodes}", PATIENCE_S)
+    for nodes in (1, 2, 3):
+        element = f"{number}_{nodes}"
+        end = jobs.slurm.wait(element, PATIENCE_S)
         log = (folder / f"slurm-{number}-nodes-{nodes}.out").read_text()
         assert end == JobEnd("COMPLETED", 0, 0), log
-        assert jobs.slurm.show(f"{number}_{nodes}")["NumNodes"] == str(nodes)
-        assert log.count("is here") == 2 * nodes
-        files = sorted((folder / "logs" / f"nodes-{nodes}").iterdir())
-        assert [file.name for file in files] == [f"rank-{rank}.log" for rank in range(2 * nodes)]
+        shown = jobs.slurm.show(element)
+        assert (shown["NumNodes"], shown["Restarts"]) == (str(nodes), "1")
+        ranks = range(2 * nodes)
+        assert log.count("this rank ended with exit code 75") == len(ranks)
+        files = {file.name for file in (folder / "logs" / f"nodes-{nodes}").iterdir()}
+        starts = ("", ".restart-1")
+        assert files == {f"rank-{rank}{start}.log" for rank in ranks for start in starts}
     assert not list(folder.glob("slurm_job_*")), "scontrol's own scripts are left"
-    assert {found["HVDTOOLS_NODES"] for found in Ended(number, end, folder).found()} <= {
-        "1",
-        "2",
-        "4",
-    }
 
 
 def test_a_folder_of_logs_is_not_written_to_twice(jobs: Jobs) -> None:
