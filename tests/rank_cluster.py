@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from worlds import BATCH, WIDTH, Joined, Ranks
 
-from hvdtools.launch.gpus import gpu_of
+from hvdtools.in_rank.gpus import gpu_of
 
 STEPS = 3
 

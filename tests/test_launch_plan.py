@@ -55,17 +55,17 @@ OVER_HOSTS = {
     "-x HOROVOD_CONTROLLER -x HOROVOD_CPU_OPERATIONS -x PYTHONUNBUFFERED -x HVDTOOLS_SIZE "
     "-x HVDTOOLS_NODES -x HVDTOOLS_INTERFACE -x HOROVOD_GLOO_IFACE -x GLOO_SOCKET_IFNAME "
     "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b "
-    "/env/bin/python -m hvdtools.launch.rank_main --watch -- ./run",
+    "/env/bin/python -m hvdtools.in_rank --watch -- ./run",
     "mpirun of 4": "/env/bin/mpirun -n 3 --host a:2,b:2 --mca plm rsh --map-by node --bind-to none "
     "--mca btl_tcp_if_include eth1 --mca oob_tcp_if_include eth1 --tag-output "
     "-x HOROVOD_CONTROLLER -x HOROVOD_CPU_OPERATIONS -x PYTHONUNBUFFERED -x HVDTOOLS_SIZE "
     "-x HVDTOOLS_NODES -x HVDTOOLS_INTERFACE -x HOROVOD_GLOO_IFACE -x GLOO_SOCKET_IFNAME "
     "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b "
-    "/env/bin/python -m hvdtools.launch.rank_main --watch -- ./run",
+    "/env/bin/python -m hvdtools.in_rank --watch -- ./run",
     "MPICH": "/env/bin/mpirun -iface eth1 --mca a b -launcher ssh -hosts a,b -ppn 1 -n 3 "
-    "/env/bin/python -m hvdtools.launch.rank_main --watch --tag -- ./run",
+    "/env/bin/python -m hvdtools.in_rank --watch --tag -- ./run",
     "Intel MPI": "/env/bin/mpirun -iface eth1 --mca a b -launcher ssh -hosts a,b -ppn 1 -n 3 "
-    "/env/bin/python -m hvdtools.launch.rank_main --watch --tag -- ./run",
+    "/env/bin/python -m hvdtools.in_rank --watch --tag -- ./run",
 }
 MPIRUNS = {
     "mpirun": ("Open MPI", (5, 0, 11), "mpi", ()),
@@ -106,7 +106,7 @@ def test_horovodrun_over_hosts_word_for_word() -> None:
     spec = JobSpec(("./run", "x y"), 3, "horovodrun", on=TWO_HOSTS, interface="eth1")
     assert shlex.join(make_plan(spec, MACHINE).argv) == (
         "/env/bin/horovodrun --gloo -np 3 -H a:2,b:2 --network-interfaces eth1 sh -c "
-        "'exec /env/bin/python -m hvdtools.launch.rank_main --watch -- ./run '\"'\"'x y'\"'\"''"
+        "'exec /env/bin/python -m hvdtools.in_rank --watch -- ./run '\"'\"'x y'\"'\"''"
     )
 
 
@@ -187,7 +187,7 @@ def test_what_a_step_of_a_slurm_job_cannot_be(spec: JobSpec, machine: Machine, s
 def test_a_bound_rank_is_bound_in_the_rank() -> None:
     spec = JobSpec(("./run",), 2, bind="cores", cpus_per_rank=2, show_binding=True)
     assert make_plan(spec, MACHINE).argv[-10:] == (
-        "/env/bin/python", "-m", "hvdtools.launch.rank_main", "--bind", "cores", "--cpus", "2",
+        "/env/bin/python", "-m", "hvdtools.in_rank", "--bind", "cores", "--cpus", "2",
         "--show", "--", "./run",
     )  # fmt: skip
 

@@ -15,9 +15,9 @@ import pytest
 
 from hvdtools.cpus import cpu_list, read_cpu_list, usable_cpus
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.binding import Layout, choose, find_layout, in_words
-from hvdtools.launch.gpus import Gpu, gpu_of, read_cards
-from hvdtools.launch.rank import bound, read_ending, watched
+from hvdtools.in_rank.binding import Layout, choose, find_layout, in_words
+from hvdtools.in_rank.gpus import Gpu, gpu_of, read_cards
+from hvdtools.in_rank.words import bound, read_ending, watched
 from hvdtools.topology import Promise
 
 PYTHON = sys.executable

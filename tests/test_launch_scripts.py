@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools.launch import JobSpec, look_around, make_plan, rank
+from hvdtools.in_rank import words as in_rank
+from hvdtools.launch import JobSpec, look_around, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts
@@ -93,7 +94,7 @@ def test_mpirun_sh_over_hosts_equals_the_plan(
     words = (*options, *where, "--", *HOSTILE)
     argv, env = asked_for(tmp_path, "mpirun.sh", ".".join(map(str, version)), *words)
     # The script puts no watch over its ranks, for which hvdtools must be installed.
-    watch = rank.watched("python", ())
+    watch = in_rank.watched("python", ())
     end = len(plan.argv) - len(HOSTILE)
     assert plan.argv[end - len(watch) : end] == watch
     assert argv == [*plan.argv[1 : end - len(watch)], *HOSTILE]

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import rank
+from hvdtools.in_rank import words
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec
@@ -95,7 +95,7 @@ def _placement(spec: JobSpec) -> tuple[str, ...]:
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     # When horovodrun ends, it ends its ssh clients, and nobody tells the ranks behind them.
     if isinstance(spec.on, Hosts):
-        return rank.watched(machine.python, spec.command)
+        return words.watched(machine.python, spec.command)
     return spec.command
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import over_mpi, rank
+from hvdtools.in_rank import words
+from hvdtools.launch import over_mpi
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec
@@ -38,9 +39,9 @@ def environment(spec: JobSpec, machine: Machine) -> tuple[tuple[str, str], ...]:
 def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str, ...]:
     """The command line; Hydra hands its whole environment on, so `names` is not needed.
 
-    Each rank runs under `rank_main`, which says how it ended: Hydra waits for the others of a
-    rank that fails before it called MPI, and MPICH's never names it. Nor does Hydra put the
-    rank's number (`-l`) before lines alone, but before whatever was written at once.
+    Each rank runs under `hvdtools.in_rank`, which says how it ended: Hydra waits for the
+    others of a rank that fails before it called MPI, and MPICH's never names it. Nor does
+    Hydra put the rank's number (`-l`) before lines alone, but before whatever was written at once.
 
     Raises:
         HvdtoolsError: There is no such mpirun.
@@ -53,7 +54,7 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
         *interface,
         *spec.pass_on,
         *_placement(spec, machine),
-        *rank.watched(machine.python, spec.command, tag=True),
+        *words.watched(machine.python, spec.command, tag=True),
     )
 
 
@@ -87,10 +88,10 @@ def _placement(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
 def tag(argv: tuple[str, ...]) -> re.Pattern[str]:
     """What stands before a rank's text in the output of this command line."""
     del argv
-    return rank.TAG
+    return words.TAG
 
 
 def failures(words: str, exit_code: int) -> tuple[Failure, ...]:
-    """None: Hydra names the ranks that it ended, not the first; `rank_main` tells more."""
+    """None: Hydra names the ranks that it ended, not the first; `hvdtools.in_rank` tells more."""
     del words, exit_code
     return ()

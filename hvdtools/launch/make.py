@@ -6,7 +6,8 @@ import dataclasses
 from dataclasses import replace
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import horovodrun, over_mpi, rank
+from hvdtools.in_rank import words
+from hvdtools.launch import horovodrun, over_mpi
 from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.plan import Plan, Submission
@@ -188,7 +189,7 @@ def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     if command[0] in ("python", "python3"):
         command = (machine.python, *command[1:])
     cpus = spec.cpus_per_rank
-    return rank.bound(machine.python, command, spec.bind, cpus, show=spec.show_binding)
+    return words.bound(machine.python, command, spec.bind, cpus, show=spec.show_binding)
 
 
 def _counted(count: int, noun: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-from hvdtools.launch import over_mpi, rank
+from hvdtools.in_rank import words
+from hvdtools.launch import over_mpi
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec, Slurm
@@ -86,7 +87,7 @@ def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     if isinstance(spec.on, Hosts | Slurm):
-        return rank.watched(machine.python, spec.command)
+        return words.watched(machine.python, spec.command)
     return spec.command
 
 

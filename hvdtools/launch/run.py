@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
+from hvdtools.in_rank.words import read_ending
 from hvdtools.launch.failure import Failure, culprit
 from hvdtools.launch.outcome import TIMED_OUT, Outcome
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.processes import end_tree
-from hvdtools.launch.rank import read_ending
 from hvdtools.launch.starters import starter
 from hvdtools.launch.transcript import OnLine, Transcript
 
@@ -42,7 +42,7 @@ class _Stop:
 
 
 class _Endings:
-    """How watched ranks ended (see `rank_main`), in the order in which they say so."""
+    """How watched ranks ended (see `hvdtools.in_rank`), in the order in which they say so."""
 
     def __init__(self, stops: queue.SimpleQueue[_Stop]) -> None:
         self.failures: list[Failure] = []

@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import rank
+from hvdtools.in_rank import words
 from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.kubernetes.target import Kubernetes
 from hvdtools.launch.spec import JobSpec
@@ -77,7 +77,7 @@ def _open_mpi_words(template: list[str], spec: JobSpec, names: tuple[str, ...]) 
 def _mpich_words(spec: JobSpec) -> list[str]:
     # Hydra hands every variable on, and puts no number before a rank's lines by itself.
     interface = [] if spec.interface is None else ["-iface", spec.interface]
-    watched = rank.watched("python", spec.command, tag=True)
+    watched = words.watched("python", spec.command, tag=True)
     return ["-localhost", "$(POD_IP)", *interface, "-n", str(spec.ranks), *map(literal, watched)]
 
 

@@ -16,7 +16,7 @@ from typing import TextIO
 
 from hvdtools.cpus import cpu_list, read_cpu_list, usable_cpus
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.gpus import Gpu, gpu_of
+from hvdtools.in_rank.gpus import Gpu, gpu_of
 from hvdtools.topology import Promise, promised
 
 _SYSTEM = Path("/sys/devices/system")

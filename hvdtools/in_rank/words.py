@@ -1,11 +1,11 @@
-"""The words that put `rank_main` between a starter and the program in a rank, and read it."""
+"""The words that put this between a starter and the program in a rank, and read it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-_PROGRAM = ("-m", "hvdtools.launch.rank_main")
+_PROGRAM = ("-m", "hvdtools.in_rank")
 
 # Before each line of a watched rank that tags its own lines.
 TAG = re.compile(r"\[(?P<rank>\d+)\]<(?P<stream>stdout|stderr)>:")

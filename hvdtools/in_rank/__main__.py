@@ -1,6 +1,6 @@
 """What stands between a starter and the program in a rank, where one of them needs it.
 
-Run in each rank: `python -m hvdtools.launch.rank_main [--watch [--tag]] [--bind KIND]
+Run in each rank: `python -m hvdtools.in_rank [--watch [--tag]] [--bind KIND]
 [--cpus N] [--show] -- PROGRAM ...`. It binds the rank to cores, says so, and then
 becomes the program; or, to watch, it stays above it:
 
@@ -26,7 +26,7 @@ from types import FrameType
 from typing import IO
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.rank import ending
+from hvdtools.in_rank.words import ending
 from hvdtools.topology import promised
 
 _MOVES_BACK = re.compile(rb"\r(?!\n)")  # a progress bar draws itself again
@@ -152,7 +152,7 @@ def _become(command: Sequence[str]) -> int:
 def main(words: Sequence[str]) -> int:
     """Do what the words ask for; returns only where it watches, or fails."""
     split = list(words).index("--")
-    parser = argparse.ArgumentParser(prog="python -m hvdtools.launch.rank_main")
+    parser = argparse.ArgumentParser(prog="python -m hvdtools.in_rank")
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--tag", action="store_true")
     parser.add_argument("--bind", default="none")
@@ -161,7 +161,7 @@ def main(words: Sequence[str]) -> int:
     asked = parser.parse_args(words[:split])
     command = words[split + 1 :]
     if asked.bind != "none" or asked.show:
-        from hvdtools.launch.binding import bind
+        from hvdtools.in_rank.binding import bind
 
         bind(asked.bind, asked.cpus, sys.stderr if asked.show else None)
     if not asked.watch:

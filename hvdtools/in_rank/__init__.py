@@ -1,0 +1,1 @@
+"""What may stand between a starter and the program in each rank; it imports little."""
