@@ -116,11 +116,9 @@ def prepare(
 
 
 def _tell_first_step(optimizer: Optimizer) -> None:
-    def tell(*_: Any) -> None:
-        tell_first_step(hvd.rank())
-        handle.remove()  # later steps go without it
-
-    handle = optimizer.register_step_post_hook(tell)
+    """Stays after its one line: a hook that goes breaks the loop over those behind it."""
+    rank = hvd.rank()
+    optimizer.register_step_post_hook(lambda *_: tell_first_step(rank))
 
 
 def _check(
