@@ -58,9 +58,16 @@ def test_lines_are_tagged_whole() -> None:
     assert done.stderr == f"[3]<stderr>:1\n[3]<stderr>:2\n{ending}"
 
 
+def is_gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_until_gone(pid: int) -> bool:
     for _ in range(100):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        if is_gone(pid):
             return True
         time.sleep(0.1)
     return False

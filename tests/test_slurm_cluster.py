@@ -22,7 +22,8 @@ SWEEP = HERE.parent / "launch" / "sweep.sbatch"
 STARTERS = ("srun", "mpirun", "horovodrun")
 HOSTILE = ("it's", 'say "hi"', "; echo foo", "$HOME", "`id`", "new\nline", "", "*", "\\", "--log")
 NOTHING: Mapping[str, str] = MappingProxyType({})
-PATIENCE_S = 90
+# Slurm sends a time limit's signal up to a minute late, and a requeued job waits for its node.
+PATIENCE_S = 240
 
 
 @dataclass(frozen=True)
