@@ -52,14 +52,16 @@ def watch(command: Sequence[str], rank: int, tag: str | None) -> int:
     def in_program() -> None:
         # Called between fork and exec, where nothing may be imported: the library is loaded before.
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.setpgid(0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     try:
-        # A session of its own: what is sent to all of ours must reach it once, by way of us.
+        # A process group of its own: what is sent to all of ours must reach it once, by way of
+        # us. Not a session: Linux schedules each as a whole (sched_autogroup), and a rank that
+        # waits and yields its core would yield it to nobody but itself.
         # MPICH's PMI speaks over a file that the rank inherits.
         program = subprocess.Popen(
             command,
-            start_new_session=True,
             close_fds=False,
             preexec_fn=in_program,
             stdout=pipe,
