@@ -70,7 +70,9 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
     return (
         _program(machine),
         *("--kill-on-bad-exit=1", "--label", "--mpi=pmi2", "--cpu-bind=none"),
-        *size(spec),
+        # Said in any case: a step of fewer ranks than the job would inherit the job's number.
+        f"--ntasks={spec.ranks}",
+        *(word for word in size(spec) if not word.startswith("--ntasks=")),
         *spec.pass_on,
         *spec.command,
     )
