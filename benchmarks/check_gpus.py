@@ -46,15 +46,15 @@ def train(run: Run, file: Path) -> tuple[list[torch.Tensor], str]:
     """The trained weights, and the last line that the job printed."""
     command = [
         *(sys.executable, "-m", "hvdtools", "launch", "-n", str(run.ranks), "--oversubscribe"),
-        *("--", "python", str(PROGRAM), "--engine", "horovod", "--data", "digits"),
-        *("--dtype", "float64", "--epochs", str(EPOCHS), "--weights", str(file)),
+        *("--", "python", str(PROGRAM), "--engine", "hvdtools", "--data", "digits"),
+        *("--precision", "float64", "--epochs", str(EPOCHS), "--weights", str(file)),
         *("--batch-size", str(GLOBAL_BATCH // run.ranks), "--lr", str(LR / run.ranks)),
     ]
     environ = {**os.environ, **dict(run.variables)}
     ended = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     if ended.returncode:
         sys.exit(f"{run.name} failed:\n{ended.stdout}{ended.stderr}")
-    return torch.load(file), ended.stdout.strip().splitlines()[-1]
+    return torch.load(file)["hvdtools"], ended.stdout.strip().splitlines()[-1]
 
 
 def largest_difference(weights: list[torch.Tensor], reference: list[torch.Tensor]) -> float:

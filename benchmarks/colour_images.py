@@ -13,7 +13,7 @@ from hvdtools.errors import HvdtoolsError
 
 SHAPE = (32, 32, 3)  # height, width, colours
 CLASSES = 10
-TRAIN_IMAGES = 1440  # of 1797, as in small_images.py
+TRAIN_IMAGES = 1440  # of 1797, as in torch_digits.py
 SPLIT_SEED = 0  # the split is the same whatever --seed is, so accuracies compare
 # A record of CIFAR-10's binary version: a label, then the red, the green and the blue plane.
 # Source: the description beside the data set, www.cs.toronto.edu/~kriz/cifar.html.

@@ -1,0 +1,80 @@
+"""The most memory that is taken from one moment on, on the GPU or, without one, by the process."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import resource
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter], float, torch.device], torch.optim.Optimizer]
+
+_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+
+
+class PeakMemory:
+    """Begins to look when it is made.
+
+    On a GPU it sees what PyTorch's allocator hands out: NCCL's own buffers are not
+    in it. On the CPU it sees the growth of the process' largest resident set, with
+    all that libraries take.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before_bytes = torch.cuda.memory_allocated(device)
+        else:
+            _hand_back_what_is_free()
+            _forget_the_peak()
+            self._before_bytes = _peak_resident_bytes()
+
+    def read(self) -> int:
+        """The most bytes since, beyond what was taken then."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self._device) - self._before_bytes
+        return max(0, _peak_resident_bytes() - self._before_bytes)
+
+
+def rehearse(device: torch.device, optimizer_of: MakeOptimizer) -> None:
+    """A first small training, so that what libraries load is not taken for the first engine's."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 64))
+    optimizer = optimizer_of(model.to(device).parameters(), 1e-3, device)
+    for bfloat16 in (False, True):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            model(torch.ones(8, 3, 8, 8, device=device)).float().sum().backward()
+        optimizer.step()
+
+
+def _hand_back_what_is_free() -> None:
+    """Freed memory that the C library keeps would hide what the next engine takes of it."""
+    if sys.platform == "linux":
+        with contextlib.suppress(AttributeError):  # a C library other than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _forget_the_peak() -> None:
+    """Where the kernel lets us; otherwise only what goes beyond the old peak is seen.
+
+    Source: proc(5), /proc/pid/clear_refs, the value 5.
+    """
+    with contextlib.suppress(OSError):
+        _CLEAR_REFS.write_text("5")
+
+
+def _peak_resident_bytes() -> int:
+    try:
+        lines = _STATUS.read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return taken if sys.platform == "darwin" else taken * 1024
