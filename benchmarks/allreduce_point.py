@@ -1,0 +1,158 @@
+"""One message under all engines: checked, timed in turns, checked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from allreduce_engines import Engine
+from allreduce_memory import free_bytes
+from allreduce_pace import Stretches, agree_on_ops, synchronize
+from allreduce_values import DTYPES, Values
+from torch import Tensor
+
+from hvdtools.bench.measured import Point
+from hvdtools.bench.sizes import size_words
+from hvdtools.bench.turns import Gather, Stopping, take_turns
+from hvdtools.errors import HvdtoolsError
+
+# The message itself, and what an engine may copy of it.
+COPIES = 2
+
+
+@dataclass(frozen=True)
+class Message:
+    """What is summed.
+
+    Attributes:
+        size_bytes: Of all tensors together, on one rank.
+        dtype: A name in `allreduce_values.DTYPES`.
+        tensors: How many equal tensors it consists of.
+    """
+
+    size_bytes: int
+    dtype: str
+    tensors: int
+
+    @property
+    def elements(self) -> int:
+        """Numbers in the message; a rest of bytes is left out."""
+        return self.size_bytes // DTYPES[self.dtype].itemsize
+
+    def pieces(self, flat: Tensor) -> list[Tensor]:
+        """Its tensors, in one piece of memory."""
+        return list(flat.split(len(flat) // self.tensors))
+
+    def refused(self, why: str) -> Point:
+        return Point(self.size_bytes, self.dtype, self.tensors, 0, (), 0, why)
+
+
+@dataclass
+class Job:
+    """The ranks, and the engines among which they compare.
+
+    Attributes:
+        engines: By name, in the order of their turns.
+        gather: Brings all ranks' values together, outside of what is timed.
+        local_ranks: Ranks on this node.
+    """
+
+    engines: Mapping[str, Engine]
+    gather: Gather
+    rank: int
+    ranks: int
+    local_ranks: int
+    device: torch.device
+    rule: Stopping
+    _values: dict[str, Values] = field(default_factory=dict)
+    _tried: dict[tuple[str, str, int], str | None] = field(default_factory=dict)
+
+    def values(self, dtype: str) -> Values:
+        if dtype not in self._values:
+            self._values[dtype] = Values(dtype, self.rank, self.ranks, self.device)
+        return self._values[dtype]
+
+    def refusal(self, name: str, message: Message) -> str | None:
+        """Why an engine does not take such a message, whatever its size; found by trying once."""
+        key = name, message.dtype, message.tensors
+        if key not in self._tried:
+            self._tried[key] = self._try(self.engines[name], message)
+        return self._tried[key]
+
+    def _try(self, engine: Engine, message: Message) -> str | None:
+        flat = torch.zeros(8 * message.tensors, dtype=DTYPES[message.dtype], device=self.device)
+        why = None
+        try:
+            engine.operation(message.pieces(flat))()
+            synchronize(self.device)
+        except engine.refusals as error:
+            ours = isinstance(error, HvdtoolsError)
+            why = " ".join((f"{error}" if ours else f"{type(error).__name__}: {error}").split())
+        refused = [rank for rank, row in enumerate(self.gather([float(why is not None)])) if row[0]]
+        return why or (f"refused on rank {refused[0]}" if refused else None)
+
+
+def measure(job: Job, message: Message) -> dict[str, Point]:
+    """Each engine's point of one message; the same on every rank but for words of refusal."""
+    try:
+        _require_fits(job, message)
+        values = job.values(message.dtype)
+    except HvdtoolsError as error:
+        return {name: message.refused(str(error)) for name in job.engines}
+    why = {name: job.refusal(name, message) for name in job.engines}
+    # One piece of memory for all engines: no more is taken, and none has the better one.
+    flat = torch.empty(message.elements, dtype=DTYPES[message.dtype], device=job.device)
+    runs = {
+        name: _stretches(engine, message, flat, values)
+        for name, engine in job.engines.items()
+        if why[name] is None
+    }
+    measured = _in_turns(job, message, runs) if runs else {}
+    return {name: measured.get(name) or message.refused(why[name] or "") for name in job.engines}
+
+
+def _require_fits(job: Job, message: Message) -> None:
+    """Raise HvdtoolsError, on all ranks alike, for a message that cannot be made."""
+    words = size_words(message.size_bytes)
+    if message.size_bytes % (message.tensors * DTYPES[message.dtype].itemsize):
+        raise HvdtoolsError(f"{words} are not {message.tensors} equal tensors of {message.dtype}.")
+    needed = COPIES * message.size_bytes
+    least = min(row[0] for row in job.gather([float(free_bytes(job.device, job.local_ranks))]))
+    if needed > least:
+        raise HvdtoolsError(
+            f"{words} need {size_words(needed)} of memory in each rank, and a rank has only "
+            f"{size_words(int(least))} free."
+        )
+
+
+def _stretches(engine: Engine, message: Message, flat: Tensor, values: Values) -> Stretches:
+    tiny = torch.zeros(1, device=flat.device)
+    return Stretches(engine.operation(message.pieces(flat)), engine.operation([tiny]), flat, values)
+
+
+def _in_turns(job: Job, message: Message, runs: dict[str, Stretches]) -> dict[str, Point]:
+    before = {name: _wrong(job, run) for name, run in runs.items()}
+    ops = {name: agree_on_ops(run.seconds, job.gather) for name, run in runs.items()}
+    blocks = {name: (lambda run=run, n=ops[name]: run.seconds(n)) for name, run in runs.items()}
+    turns = take_turns(blocks, job.rule, job.gather)
+    return {
+        name: Point(
+            message_bytes=message.size_bytes,
+            dtype=message.dtype,
+            tensors=message.tensors,
+            ops_per_block=ops[name],
+            op_s=tuple(block_s / ops[name] for block_s in turns.slowest_s(name)),
+            wrong_elements=max(before[name], _wrong(job, run)),
+        )
+        for name, run in runs.items()
+    }
+
+
+def _wrong(job: Job, run: Stretches) -> int:
+    """Elements of all ranks that are not the exact sum after one all-reduce."""
+    run.values.fill(run.flat)
+    synchronize(job.device)
+    run.operation()
+    synchronize(job.device)
+    return int(sum(row[0] for row in job.gather([float(run.values.count_wrong(run.flat))])))
