@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
-from keras_model import batches, samples
+from keras_data import batches, every_size_th, own_batch, samples
+from keras_model import cross_entropy
+from keras_pace import Pace, fit, loop
 from keras_strategy import Mwms
-from keras_work import LOSS, Clock, Engine, Trained, Work
+from keras_work import Engine, Work, device
 from numpy.typing import NDArray
 
 
-class Horovod:
+class Hvdtools:
     """Horovod through hvdtools' adapter, and Keras' own `fit`."""
 
-    name = "horovod"
+    name = "hvdtools"
+    averages = True
 
     def __init__(self) -> None:
         # Imported here, so that --engine mwms runs where no Horovod is built.
@@ -31,42 +36,97 @@ class Horovod:
         on_nccl = device() == "cuda" and require("tensorflow").nccl
         self.moved_by = "nccl" if on_nccl else controller
 
-    def train(self, work: Work) -> Trained:
+    def part(self, work: Work) -> tf.data.Dataset:
+        if work.images is None:
+            return own_batch(work, self.rank)
+        return self._hvt.shard(batches(samples(work.images, work.seed), work.batch_size))
+
+    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
         model, optimizer = work.model_and_optimizer()
-        optimizer = self._hvt.prepare(optimizer)
-        model.compile(optimizer, LOSS, jit_compile=False)
-        data = self._hvt.shard(batches(samples(work.images, work.seed), work.batch_size))
-        clock = Clock(self, work, len(data))
-        callbacks = [*self._hvt.callbacks(), clock]
-        model.fit(data, epochs=work.epochs, shuffle=False, verbose=0, callbacks=callbacks)
-        return Trained(model, len(data), clock.epoch_s)
+        model.compile(self._hvt.prepare(optimizer), cross_entropy(), jit_compile=False)
+        fit(model, data, pace, self._hvt.callbacks())
+        return model
+
+    def messages(self, model: keras.Model) -> int | None:
+        """Counted in a step's gradients traced once more, which does not run."""
+        from hvdtools.tensorflow.gradients import average_gradients
+
+        variables = model.trainable_variables
+        specs = [tf.TensorSpec(v.shape, v.dtype) for v in variables]
+        step = tf.function(lambda *gradients: average_gradients(gradients, variables, "counted"))
+        operations = step.get_concrete_function(*specs).graph.get_operations()
+        return [operation.type for operation in operations].count("HorovodAllreduce")
 
     def gather(self, values: NDArray[Any]) -> NDArray[Any]:
         return np.stack(self._hvt.gather(values))
 
 
-class Alone:
-    """One process, Keras' own `fit`, no communication: what a single rank can do."""
+class Horovod(Hvdtools):
+    """Plain Horovod: its tape in a loop of one's own.
 
-    name = moved_by = "none"
-    rank, size = 0, 1
+    Under Keras 3 `horovod.tensorflow.keras.DistributedOptimizer` averages nothing,
+    and says nothing: each rank would train a network of its own. The job is joined,
+    and values are gathered outside of what is timed, through hvdtools.
+    """
 
-    def train(self, work: Work) -> Trained:
+    name = "horovod"
+
+    def part(self, work: Work) -> tf.data.Dataset:
+        return every_size_th(work, self.rank, self.size)
+
+    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
+        import horovod.tensorflow as hvd
+
         model, optimizer = work.model_and_optimizer()
-        model.compile(optimizer, LOSS, jit_compile=False)
-        data = batches(samples(work.images, work.seed), work.batch_size)
-        clock = Clock(self, work, len(data))
-        # The data set shuffles itself: without shuffle=False, `fit` warns that it cannot.
-        model.fit(data, epochs=work.epochs, shuffle=False, verbose=0, callbacks=[clock])
-        return Trained(model, len(data), clock.epoch_s)
+        loss_of = cross_entropy()
+        optimizer.build(model.trainable_variables)
+        # Horovod knows TensorFlow's variables, not Keras' own around them.
+        weights = [weight.value for weight in model.trainable_variables]
+        state = [variable.value for variable in (*model.weights, *optimizer.variables)]
+        hvd.broadcast_variables(state, root_rank=0)
 
-    def gather(self, values: NDArray[Any]) -> NDArray[Any]:
-        return values[np.newaxis]
+        @tf.function  # type: ignore[untyped-decorator]
+        def step(parts: Any) -> Any:
+            inputs, targets = next(parts)
+            with tf.GradientTape() as tape:
+                loss = loss_of(targets, model(inputs, training=True))
+            gradients = hvd.DistributedGradientTape(tape).gradient(loss, weights)
+            optimizer.apply(gradients, model.trainable_variables)
+            return loss
+
+        loop(step, iter(data), pace)
+        return model
+
+    def messages(self, model: keras.Model) -> int | None:
+        return None  # Horovod fuses them as they come
 
 
-ENGINES: dict[str, type[Engine]] = {"horovod": Horovod, "mwms": Mwms, "none": Alone}
+class Alone(Hvdtools):
+    """Keras' own `fit` on each rank's part, and nothing between the ranks while it is timed."""
+
+    name = "none"
+    averages = False
+
+    def __init__(self) -> None:
+        # Horovod's thread meets the other ranks' once a millisecond, whether or not there is
+        # something to send. Here it would cost time of those who are said to send nothing.
+        os.environ["HOROVOD_CYCLE_TIME"] = "50"
+        super().__init__()
+        self.moved_by = "none"
+
+    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
+        model, optimizer = work.model_and_optimizer()
+        model.compile(optimizer, cross_entropy(), jit_compile=False)
+        fit(model, data, pace, [])
+        return model
+
+    def messages(self, model: keras.Model) -> int | None:
+        return 0
 
 
-def device() -> str:
-    """Where this rank's model lies: "cuda" or "cpu"."""
-    return "cuda" if tf.config.list_logical_devices("GPU") else "cpu"
+ENGINES: dict[str, type[Engine]] = {
+    "hvdtools": Hvdtools,
+    "horovod": Horovod,
+    "mwms": Mwms,
+    "none": Alone,
+}

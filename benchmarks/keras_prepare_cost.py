@@ -23,11 +23,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 from colour_images import load
-from keras_model import cnn
+from keras_model import cnn, cross_entropy
 
 import hvdtools.keras as hvt
-
-LOSS = "sparse_categorical_crossentropy"
 
 
 class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -50,7 +48,8 @@ def trainer(data: tf.data.Dataset, *, prepared: bool) -> Callable[[], float]:
     """A model's turn: one epoch through `fit`; the mean time of its steps, in seconds."""
     keras.utils.set_random_seed(1)
     model, optimizer = cnn(), keras.optimizers.Adam(1e-3)
-    model.compile(hvt.prepare(optimizer) if prepared else optimizer, LOSS, jit_compile=False)
+    optimizer = hvt.prepare(optimizer) if prepared else optimizer
+    model.compile(optimizer, cross_entropy(), jit_compile=False)
     stopwatch = Stopwatch()
 
     def turn() -> float:

@@ -9,8 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras_model import batches, samples
-from keras_work import LOSS, Clock, Trained, Work
+from keras_data import every_size_th
+from keras_model import cross_entropy
+from keras_pace import Pace, loop
+from keras_work import Work
 from numpy.typing import NDArray
 
 from hvdtools.errors import HvdtoolsError
@@ -25,6 +27,7 @@ class Mwms:
     """
 
     name = "mwms"
+    averages = True
 
     def __init__(self) -> None:
         place = promised(os.environ)
@@ -54,38 +57,40 @@ class Mwms:
             communication_options=communication
         )
 
-    def train(self, work: Work) -> Trained:
+        def of_a_replica(row: tf.Tensor) -> tf.Tensor:
+            # A copy, which has a device: the strategy asks where to put the result.
+            return tf.distribute.get_replica_context().all_gather(tf.identity(row), axis=0)
+
+        # Traced once for a shape; the strategy's own `gather` is traced anew in every call.
+        self._gathered = tf.function(lambda row: self._strategy.run(of_a_replica, args=(row,)))
+
+    def part(self, work: Work) -> tf.data.Dataset:
+        return every_size_th(work, self.rank, self.size)
+
+    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
         strategy = self._strategy
         with strategy.scope():
             model, optimizer = work.model_and_optimizer()
+            # Keras' own mean under a strategy divides by a float32 number of replicas.
+            loss_of = cross_entropy(reduction=None)
             optimizer.build(model.trainable_variables)
-            loss_of = keras.losses.get(LOSS)
 
-        def step_of_a_replica(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        def step_of_a_replica(inputs: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
-                losses = loss_of(labels, model(images, training=True))
-                # Over the images of all replicas: their gradients are summed, not averaged.
-                loss = tf.nn.compute_average_loss(losses)
+                losses = loss_of(targets, model(inputs, training=True))
+                # Over the samples of all replicas: their gradients are summed, not averaged.
+                loss = tf.reduce_mean(losses) / self.size
             variables = model.trainable_variables
             optimizer.apply(tape.gradient(loss, variables), variables)
             return loss * self.size
 
         step = tf.function(lambda parts: strategy.run(step_of_a_replica, args=next(parts)))
-        mine = samples(work.images, work.seed).shard(self.size, self.rank)
-        data = batches(mine, work.batch_size)
         dealt = strategy.distribute_datasets_from_function(lambda context: data)
-        clock = Clock(self, work, len(data))
-        clock.set_model(model)
-        clock.on_train_begin()
-        for epoch in range(work.epochs):
-            parts = iter(dealt)
-            for _ in range(len(data)):
-                loss = step(parts)
-            clock.on_epoch_end(epoch, {"loss": float(loss)})
-        return Trained(model, len(data), clock.epoch_s)
+        loop(step, iter(dealt), pace)
+        return model
+
+    def messages(self, model: keras.Model) -> int | None:
+        return None  # the strategy packs them as it likes
 
     def gather(self, values: NDArray[Any]) -> NDArray[Any]:
-        mine = self._strategy.experimental_distribute_values_from_function(
-            lambda context: tf.constant(values[np.newaxis])
-        )
-        return np.asarray(self._strategy.gather(mine, axis=0))
+        return np.asarray(self._gathered(tf.constant(values[np.newaxis])))
