@@ -1,116 +1,164 @@
-"""Numbers made of results: medians, spreads, efficiencies. METHOD.md says why these."""
+"""A row of numbers for each engine on each number of ranks. METHOD.md says why these.
+
+`works.by_work` sorts results into what may be compared, `curves.curves` makes
+the all-reduces' numbers and `loaders.loaders` the input pipelines'.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hvdtools.bench.engines import FRAMEWORKS, as_it_ran
+from hvdtools.bench import rounds as rounds_
+from hvdtools.bench.engines import FAMILIES, as_it_ran
+from hvdtools.bench.interval import Span
+from hvdtools.bench.loaders import LoaderRow
+from hvdtools.bench.measured import Training
 from hvdtools.bench.results import Result
+from hvdtools.bench.rounds import Rounds, worked
+from hvdtools.bench.split import Skew, Split, input_share, skew, split
+from hvdtools.bench.works import Work, by_work
 
-
-@dataclass(frozen=True)
-class Span:
-    """A middle value with what lies below and above it."""
-
-    middle: float
-    low: float
-    high: float
+# Waiting so long for input, or a loader no faster than this, and training waits for images.
+_INPUT_SHARE = 0.1
+_LOADER_MARGIN = 1.1
 
 
 @dataclass(frozen=True)
 class Row:
-    """One engine on one number of ranks, over all rounds of a run.
+    """One engine on one number of ranks and nodes, over all rounds of a run.
+
+    Every `Span` is the median of a round's blocks, of several rounds the geometric mean
+    of that, with its 95 % interval, see `bootstrap`; low and high are NaN where there
+    is a single block.
 
     Attributes:
+        work: What it did.
         engine: With what carried the gradients, where the name does not say it.
-        samples_per_s: Median and [25 %, 75 %] over all blocks of all rounds.
+        ranks, nodes: Of its jobs.
+        batch_per_rank: None if all jobs failed.
+        samples_per_s: Of all ranks together.
         efficiency: Samples/s over `ranks` times this engine's own on one rank of
-            the same round; median and [lowest, highest] round. 1 is ideal.
-        against_yardstick: Samples/s over those of its framework's yardstick, of the
-            same round and ranks, likewise; None for the yardstick itself.
-        accuracy: Median over rounds.
-        in_sync: False if the replicas of any round differed; None for one rank.
-        rounds: How many rounds worked.
-        failures: Why the others did not.
+            the same round. 1 is ideal, in weak and in strong scaling.
+        node_efficiency: Samples/s over `nodes` times this engine's own on one node
+            with as many ranks; None on one node.
+        against_yardstick: Samples/s over those of its family's yardstick, of the same
+            round, ranks and nodes; None for the yardstick itself.
+        split: None where the program does not tell a step's phases apart.
+        input_share: Waiting for input over the whole step, on the rank where it is worst.
+        skew: None on one rank, or without phases.
+        peak_memory_bytes: Of the rank and round with most.
+        accuracy: Median over rounds; None without one.
+        in_sync: False if the replicas of any round differed; None where nothing was compared.
+        rounds: How many worked. The blocks of one job share its luck: with one round the
+            intervals say how a job varies within itself and nothing about the next job.
+        blocks: Of all those rounds together.
+        failures: Why the others did not work.
     """
 
+    work: Work
     engine: str
     ranks: int
+    nodes: int
+    batch_per_rank: int | None
     samples_per_s: Span | None
     efficiency: Span | None
+    node_efficiency: Span | None
     against_yardstick: Span | None
+    split: Split | None
+    input_share: float | None
+    skew: Skew | None
+    peak_memory_bytes: int | None
     accuracy: float | None
     in_sync: bool | None
     rounds: int
+    blocks: int
     failures: tuple[str, ...]
 
 
-def quartiles(values: Sequence[float]) -> Span:
-    """The median and the quartiles: half of all values lie between low and high."""
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    return Span(float(middle), float(low), float(high))
-
-
-def over_rounds(values: Sequence[float]) -> Span | None:
-    """The median, lowest and highest of one value a round; None where there is none."""
-    if not values:
-        return None
-    return Span(float(np.median(values)), min(values), max(values))
-
-
-def by_framework(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """The results of each framework, as they were first run: only within one do figures compare."""
-    names = dict.fromkeys(result.framework for result in results)
-    return {name: [each for each in results if each.framework == name] for name in names}
-
-
 def summarise(results: Sequence[Result]) -> list[Row]:
-    """A row for each engine and number of ranks: engines as they were first run, ranks rising."""
-    engines = dict.fromkeys(result.engine for result in results)
+    """A row for each training engine and size: engines as first run, then nodes and ranks rising.
+
+    Works are kept apart, whatever the results are of.
+    """
     return [
-        _row(results, engine, ranks)
-        for engine in engines
-        for ranks in sorted({result.ranks for result in results if result.engine == engine})
+        _row(work, of_one, *case)
+        for work, of_one in by_work(results).items()
+        for case in rounds_.sizes(of_one)
     ]
 
 
-def _row(results: Sequence[Result], engine: str, ranks: int) -> Row:
-    mine = [result for result in results if (result.engine, result.ranks) == (engine, ranks)]
-    worked = [result for result in mine if result.error is None]
-    compared = [result.in_sync for result in worked if result.in_sync is not None]
-    rates = _rates(results, engine, ranks)
-    yardstick = FRAMEWORKS[mine[0].framework].yardstick
-    alone = {turn: ranks * rate for turn, rate in _rates(results, engine, 1).items()}
-    return Row(
-        engine=as_it_ran(engine, worked[0].moved_by if worked else None),
-        ranks=ranks,
-        samples_per_s=quartiles([rate for result in worked for rate in result.block_rates])
-        if worked
-        else None,
-        efficiency=_ratio(rates, alone),
-        against_yardstick=None
-        if engine == yardstick
-        else _ratio(rates, _rates(results, yardstick, ranks)),
-        accuracy=float(np.median([result.accuracy for result in worked])) if worked else None,
-        in_sync=all(compared) if compared else None,
-        rounds=len(worked),
-        failures=tuple(result.error for result in mine if result.error is not None),
+def is_input_bound(row: Row, loader_rows: Sequence[LoaderRow]) -> bool:
+    """Whether its loader holds this training back.
+
+    It does if a rank waits for input in more than 10 % of its step, or if the loader alone,
+    on as many ranks and nodes and the same data, delivers less than 1.1 times the training's rate.
+    """
+    if row.input_share is not None and row.input_share > _INPUT_SHARE:
+        return True
+    return row.samples_per_s is not None and any(
+        loader.samples_per_s is not None
+        and _feeds(loader, row)
+        and loader.samples_per_s.middle < _LOADER_MARGIN * row.samples_per_s.middle
+        for loader in loader_rows
     )
 
 
-def _rates(results: Sequence[Result], engine: str, ranks: int) -> dict[int, float]:
-    """Round -> samples/s, for the rounds that worked."""
-    return {
-        result.round: result.samples_per_s
-        for result in results
-        if (result.engine, result.ranks) == (engine, ranks) and result.samples_per_s is not None
-    }
+def _feeds(loader: LoaderRow, row: Row) -> bool:
+    """Whether that loader is this training's: the same library's, with the same data."""
+    package = FAMILIES[loader.work.family].package
+    return (
+        package == FAMILIES[row.work.family].package
+        and (loader.ranks, loader.nodes) == (row.ranks, row.nodes)
+        and loader.work.data == row.work.data
+        and loader.work.model in ("", row.work.model)
+    )
 
 
-def _ratio(rates: dict[int, float], base: dict[int, float]) -> Span | None:
-    """The ratio within each round: what slows a whole round down cancels."""
-    both = [turn for turn in rates if turn in base]
-    return over_rounds([rates[turn] / base[turn] for turn in both])
+def _row(work: Work, results: Sequence[Result], engine: str, ranks: int, nodes: int) -> Row:
+    family = FAMILIES[work.family]
+    mine = worked(results, engine, ranks, nodes)
+    ideal = {} if family.ideal is None else worked(results, family.ideal, ranks, nodes)
+    trainings = [result.training for result in mine.values() if result.training is not None]
+    return Row(
+        work=work,
+        engine=as_it_ran(work.family, engine, trainings[0].moved_by if trainings else None),
+        ranks=ranks,
+        nodes=nodes,
+        batch_per_rank=trainings[0].batch_per_rank if trainings else None,
+        samples_per_s=rounds_.rate(mine),
+        efficiency=rounds_.ratio(mine, worked(results, engine, 1, 1), over=ranks),
+        node_efficiency=_node_efficiency(results, engine, mine, ranks, nodes),
+        against_yardstick=None
+        if family.yardstick in (None, engine)
+        else rounds_.ratio(mine, worked(results, family.yardstick, ranks, nodes)),
+        split=split(mine, ideal),
+        input_share=input_share(mine),
+        skew=skew(mine, is_ideal=engine == family.ideal),
+        peak_memory_bytes=max(
+            (most for each in trainings for most in each.peak_memory_bytes), default=None
+        ),
+        accuracy=_accuracy(trainings),
+        in_sync=_in_sync(trainings),
+        rounds=len(trainings),
+        blocks=sum(len(each.block_s) for each in trainings),
+        failures=rounds_.failures(results, engine, ranks, nodes),
+    )
+
+
+def _node_efficiency(
+    results: Sequence[Result], engine: str, mine: Rounds, ranks: int, nodes: int
+) -> Span | None:
+    if nodes == 1 or ranks % nodes:
+        return None  # nodes that are not equally full are no multiple of one
+    return rounds_.ratio(mine, worked(results, engine, ranks // nodes, 1), over=nodes)
+
+
+def _accuracy(trainings: Sequence[Training]) -> float | None:
+    known = [each.accuracy for each in trainings if each.accuracy is not None]
+    return rounds_.median_over(known) if known else None
+
+
+def _in_sync(trainings: Sequence[Training]) -> bool | None:
+    compared = [each.in_sync for each in trainings if each.in_sync is not None]
+    return all(compared) if compared else None

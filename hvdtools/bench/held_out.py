@@ -1,0 +1,74 @@
+"""How wrong the model is on numbers of ranks that it was not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvdtools.bench.results import Result
+from hvdtools.bench.scaling_inputs import Inputs, inputs_of
+from hvdtools.bench.scaling_model import model_of
+from hvdtools.bench.works import Work
+from hvdtools.errors import HvdtoolsError
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What was measured on `ranks`, and what the others alone predict for it.
+
+    `error` is predicted over measured step time less 1.
+    """
+
+    ranks: int
+    nodes: int
+    predicted_s: float
+    measured_s: float
+    error: float
+
+
+def hold_out(
+    results: Sequence[Result], work: Work, engine: str, messages: int | None
+) -> tuple[tuple[HeldOut, ...], str | None]:
+    """Predict each measured number of ranks from the results on all others.
+
+    Nothing measured on as many ranks is shown to the model: no training, none without
+    communication, no all-reduce.
+
+    Returns:
+        What came out, and why not all could be held out; None if all were.
+    """
+    measured = inputs_of(results, work, engine, 0)
+    if len({ranks for ranks, _ in measured.trained_together}) < 2:
+        return (), (
+            "Nothing could be held out, so the error of these predictions is not known: measure "
+            "two numbers of ranks above 1 or more."
+        )
+    found, reasons = [], []
+    for size in measured.trained_together:
+        others = [result for result in results if result.ranks != size[0]]
+        try:
+            inputs = inputs_of(others, work, engine, 0)
+            model = model_of(inputs, 0, None, 1, messages_of(inputs, engine, messages))
+            predicted_s = model.parts(size).step_s
+        except HvdtoolsError as problem:
+            reasons.append(f"{size[0]} ranks on {size[1]} nodes could not be held out: {problem}")
+            continue
+        measured_s = float(measured.engine_s[size][0])
+        found.append(HeldOut(*size, predicted_s, measured_s, predicted_s / measured_s - 1))
+    return tuple(found), " ".join(reasons) or None
+
+
+def messages_of(inputs: Inputs, engine: str, given: int | None) -> int:
+    """All-reduces in a step.
+
+    Raises:
+        HvdtoolsError: Neither the engine nor the user says.
+    """
+    messages = given or inputs.messages
+    if messages is None or messages < 1:
+        raise HvdtoolsError(
+            f"{engine} does not say in how many all-reduces it sends its gradients, so their "
+            "latency and the last one's time are not known: predict another engine, or say how "
+            "many."
+        )
+    return messages

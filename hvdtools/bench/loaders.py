@@ -1,0 +1,58 @@
+"""Numbers of loaders that feed nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvdtools.bench import rounds as rounds_
+from hvdtools.bench.interval import Span
+from hvdtools.bench.results import Result
+from hvdtools.bench.works import Work, works_of
+
+
+@dataclass(frozen=True)
+class LoaderRow:
+    """One loader on one number of ranks and nodes.
+
+    Attributes:
+        work: What it did; its `data` names what it loads.
+        ranks, nodes: Of its jobs.
+        batch_per_rank, workers: As in `Loader`; None if all jobs failed.
+        samples_per_s: Of all ranks together; None if all jobs failed.
+        rounds, blocks, failures: As in `stats.Row`.
+    """
+
+    work: Work
+    ranks: int
+    nodes: int
+    batch_per_rank: int | None
+    workers: int | None
+    samples_per_s: Span | None
+    rounds: int
+    blocks: int
+    failures: tuple[str, ...]
+
+
+def loaders(results: Sequence[Result]) -> list[LoaderRow]:
+    """A row for each loader, ranks and nodes."""
+    rows = []
+    kept = [result for result in results if result.kind == "input"]
+    for work, of_one in works_of(kept).items():
+        for engine, ranks, nodes in rounds_.sizes(of_one):
+            mine = rounds_.worked(of_one, engine, ranks, nodes)
+            measured = [result.loader for result in mine.values() if result.loader is not None]
+            rows.append(
+                LoaderRow(
+                    work=work,
+                    ranks=ranks,
+                    nodes=nodes,
+                    batch_per_rank=measured[0].batch_per_rank if measured else None,
+                    workers=measured[0].workers if measured else None,
+                    samples_per_s=rounds_.rate(mine),
+                    rounds=len(measured),
+                    blocks=sum(len(each.block_s) for each in measured),
+                    failures=rounds_.failures(of_one, engine, ranks, nodes),
+                )
+            )
+    return rows

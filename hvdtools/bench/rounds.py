@@ -1,0 +1,87 @@
+"""Results by engine, size and round; ratios of what ran in the same round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hvdtools.bench.bootstrap import Round, generator, resample, span_of
+from hvdtools.bench.interval import Span
+from hvdtools.bench.results import Result
+
+Key = tuple[str, int]  # a run and a round of it
+Rounds = dict[Key, Result]  # one case's results that worked
+
+
+def worked(results: Sequence[Result], engine: str, ranks: int, nodes: int) -> Rounds:
+    """The results of one case by run and round, without those that failed."""
+    return {
+        (result.run_id, result.round): result
+        for result in results
+        if (result.engine, result.ranks, result.nodes) == (engine, ranks, nodes)
+        and result.measured is not None
+    }
+
+
+def sizes(results: Sequence[Result]) -> list[tuple[str, int, int]]:
+    """Every (engine, ranks, nodes): engines as they were first run, nodes and ranks rising."""
+    engines = list(dict.fromkeys(result.engine for result in results))
+    cases = {(result.engine, result.ranks, result.nodes) for result in results}
+    return sorted(cases, key=lambda case: (engines.index(case[0]), case[2], case[1]))
+
+
+def failures(results: Sequence[Result], engine: str, ranks: int, nodes: int) -> tuple[str, ...]:
+    """Why jobs of a case failed."""
+    return tuple(
+        result.error or "no reason was recorded"
+        for result in results
+        if (result.engine, result.ranks, result.nodes) == (engine, ranks, nodes)
+        and result.measured is None
+    )
+
+
+def rates(rounds: Rounds) -> list[Round]:
+    """Logarithms of samples/s, block by block."""
+    return [(np.log(result.block_rates),) for result in rounds.values()]
+
+
+def rate(rounds: Rounds) -> Span | None:
+    """Samples/s; None where no round worked."""
+    return span_of(resample(rates(rounds), generator())) if rounds else None
+
+
+def ratio(above: Rounds, below: Rounds, over: float = 1.0) -> Span | None:
+    """Samples/s of one case over `over` times another's, paired: drift and a slow round cancel.
+
+    Returns:
+        None where no round has both.
+    """
+    pairs = paired(above, below)
+    if not pairs:
+        return None
+    span = span_of(resample(pairs, generator()))
+    return Span(span.middle / over, span.low / over, span.high / over)
+
+
+def paired(above: Rounds, below: Rounds) -> list[Round]:
+    """Logarithms of both cases' samples/s, in each round that both have."""
+    return [_pair(result, below[key]) for key, result in above.items() if key in below]
+
+
+def in_one_job(one: Result, other: Result) -> bool:
+    """Whether they took turns in the same ranks, so that their blocks are neighbours in time."""
+    where = [(each.run_id, each.round, each.ranks, each.nodes) for each in (one, other)]
+    return where[0] == where[1] and other.engine in one.side_by_side
+
+
+def _pair(above: Result, below: Result) -> Round:
+    rates_above, rates_below = np.log(above.block_rates), np.log(below.block_rates)
+    if in_one_job(above, below) and len(rates_above) == len(rates_below):
+        return (rates_above - rates_below,)
+    return rates_above, rates_below
+
+
+def median_over(values: Sequence[float]) -> float:
+    """Of one value a round."""
+    return float(np.median(values))

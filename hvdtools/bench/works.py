@@ -1,0 +1,98 @@
+"""Which results may be held against each other: those of the same work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvdtools.bench.results import Result
+
+# How long to measure is no part of what is measured; which messages, each point says itself.
+_MEASURING = {
+    *("steps", "epochs", "warmup_epochs", "interval", "limit_s"),
+    *("min_blocks", "max_blocks", "warmup_blocks"),
+    *("sizes", "dtype", "tensors"),
+}
+_NAMED = ("model", "data", "precision")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What was done; only numbers of the same work compare.
+
+    Attributes:
+        family, program, scaling: As in `Result`.
+        model, data, precision: As in `Training`; "" where there is none, or where
+            every job failed and the suite left it to the program.
+        options: What else the suite told the program, sorted; how long to measure
+            is left out.
+    """
+
+    family: str
+    program: str
+    model: str
+    data: str
+    precision: str
+    scaling: str | None
+    options: tuple[tuple[str, str], ...]
+
+
+def by_work(results: Sequence[Result]) -> dict[Work, list[Result]]:
+    """The training results of each work, as they were first run.
+
+    A case that ran twice (it failed, and the run was resumed) counts once, as it ended last.
+    """
+    return works_of([result for result in results if result.kind == "training"])
+
+
+def works_of(results: Sequence[Result], known: Sequence[Result] = ()) -> dict[Work, list[Result]]:
+    """The same for results of every kind.
+
+    A job that failed does not say its model where the suite left that to the program:
+    another result with the same options does, of these or of `known`.
+    """
+    kept = latest(results)
+    measured = [result for result in (*known, *kept) if result.measured is not None]
+    told = {_told(result): _names(result) for result in measured}
+    works: dict[Work, list[Result]] = {}
+    for result in kept:
+        is_measured = result.measured is not None
+        names = _names(result) if is_measured else told.get(_told(result), _names(result))
+        work = Work(
+            family=result.family,
+            program=result.program,
+            model=names[0],
+            data=names[1],
+            precision=names[2],
+            scaling=result.scaling,
+            options=_other_options(result),
+        )
+        works.setdefault(work, []).append(result)
+    return works
+
+
+def latest(results: Sequence[Result]) -> list[Result]:
+    """Of each case in each round the result that was written last, in the order of the first."""
+    last: dict[tuple[object, ...], Result] = {}
+    for result in results:
+        case = (result.run_id, result.round, result.engine, result.ranks, result.nodes)
+        last[(*case, _told(result))] = result
+    return list(last.values())
+
+
+def _told(result: Result) -> tuple[object, ...]:
+    options = tuple(sorted((name, str(value)) for name, value in result.options.items()))
+    return result.family, result.program, result.scaling, options
+
+
+def _names(result: Result) -> tuple[str, ...]:
+    """Model, data and precision as measured, or as the suite told them."""
+    return tuple(
+        str(getattr(result.measured, name, result.options.get(name, ""))) for name in _NAMED
+    )
+
+
+def _other_options(result: Result) -> tuple[tuple[str, str], ...]:
+    named = {name.replace("-", "_"): str(value) for name, value in result.options.items()}
+    left_out = _MEASURING.union(_NAMED)
+    return tuple(sorted(item for item in named.items() if item[0] not in left_out))

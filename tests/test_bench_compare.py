@@ -1,0 +1,273 @@
+"""Comparing two runs: changes are found, noise is not taken for one, no failure is passed over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from bench_examples import allreduce_result, failed, loader_result, training_result
+
+from hvdtools.bench.compare import Change, by_chance, compare, differing_facts
+from hvdtools.bench.measured import Point
+from hvdtools.bench.results import Result
+
+BLOCKS = 8
+
+
+def run(
+    seconds: float,
+    rounds: int,
+    random: np.random.Generator,
+    *,
+    job_noise: float = 0.02,
+    block_noise: float = 0.01,
+) -> list[Result]:
+    """One case of a run: each job has luck of its own, and its blocks vary about that."""
+    results = []
+    for turn in range(1, rounds + 1):
+        luck = job_noise * random.standard_normal()
+        noise = luck + block_noise * random.standard_normal(BLOCKS)
+        results.append(training_result("ddp", 2, turn, seconds * np.exp(noise)))
+    return results
+
+
+def steady(seconds: float, rounds: int = 3) -> list[Result]:
+    """Rounds and blocks that differ by 0.2 % and no more."""
+    wave = 1 + 0.002 * np.sin(np.arange(BLOCKS))
+    return [
+        training_result("ddp", 2, turn, seconds * (1 + 0.002 * (turn % 2)) * wave)
+        for turn in range(1, rounds + 1)
+    ]
+
+
+def only(before: Sequence[Result], after: Sequence[Result], tolerance: float = 0.03) -> Change:
+    (change,) = compare(before, after, tolerance)
+    return change
+
+
+def test_what_is_slower_faster_and_the_same() -> None:
+    slower = only(steady(1.0), steady(1.1))
+    assert slower.verdict == "slower" and slower.is_regression
+    assert slower.ratio is not None and slower.ratio.middle == pytest.approx(1 / 1.1, rel=1e-3)
+    assert slower.before is not None and slower.after is not None
+    assert slower.before.middle > slower.after.middle
+    assert (slower.rounds_before, slower.rounds_after) == (3, 3)
+    faster = only(steady(1.1), steady(1.0))
+    assert faster.verdict == "faster" and not faster.is_regression
+    same = only(steady(1.0), steady(1.01))
+    assert same.verdict == "same" and same.why is None
+    assert only(steady(1.0), steady(1.01), tolerance=0.005).verdict == "slower"
+    assert only(steady(1.0), steady(1.1), tolerance=0.2).verdict == "same"
+
+
+def test_what_is_wider_than_the_tolerance_is_unclear() -> None:
+    random = np.random.default_rng(1)
+    change = only(run(1, 3, random, job_noise=0.1), run(1, 3, random, job_noise=0.1))
+    assert change.verdict == "unclear" and not change.is_regression
+    assert change.why is not None and "more rounds" in change.why
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 5])
+@pytest.mark.parametrize("job_noise", [0.02, 0.1])
+def test_noise_alone_is_rarely_called_a_change(rounds: int, job_noise: float) -> None:
+    random = np.random.default_rng(10 * rounds + int(100 * job_noise))
+    count = 150
+    found = Counter(
+        only(
+            run(1, rounds, random, job_noise=job_noise),
+            run(1, rounds, random, job_noise=job_noise),
+        ).verdict
+        for _ in range(count)
+    )
+    assert (found["slower"] + found["faster"]) / count < 0.05
+
+
+def test_blocks_alone_would_call_noise_a_change() -> None:
+    # What the test above is about: if all blocks were independent, they would often tell.
+    random = np.random.default_rng(4)
+    pairs = [
+        (run(1, 3, random, job_noise=0.1), run(1, 3, random, job_noise=0.1)) for _ in range(60)
+    ]
+
+    def as_one_round(results: Sequence[Result]) -> np.ndarray:
+        return np.concatenate([np.log(each.block_rates) for each in results])
+
+    alarms = 0
+    for before, after in pairs:
+        old, new = as_one_round(before), as_one_round(after)
+        error = 1.96 * np.sqrt(old.var() / old.size + new.var() / new.size)
+        alarms += abs(new.mean() - old.mean()) - error > 0.03
+    assert alarms / len(pairs) > 0.15
+
+
+@pytest.mark.parametrize(("rounds", "at_least"), [(3, 0.6), (5, 0.95)])
+def test_a_tenth_slower_is_found_in_noise(rounds: int, at_least: float) -> None:
+    random = np.random.default_rng(rounds)
+    count = 100
+    found = Counter(
+        only(run(1, rounds, random), run(1 / 0.9, rounds, random)).verdict for _ in range(count)
+    )
+    assert found["slower"] / count >= at_least
+    assert found["faster"] == found["same"] == 0
+
+
+def test_one_round_takes_the_noise_of_the_other_side() -> None:
+    random = np.random.default_rng(8)
+    count = 150
+    for lone_first in (True, False):
+        found: Counter[str] = Counter()
+        for _ in range(count):
+            lone, many = run(1, 1, random, job_noise=0.1), run(1, 4, random, job_noise=0.1)
+            found[only(*((lone, many) if lone_first else (many, lone))).verdict] += 1
+        assert (found["slower"] + found["faster"]) / count < 0.05
+    assert only(steady(1.0, 5), steady(1.3, 1)).verdict == "slower"
+
+
+def test_one_round_on_either_side_proves_next_to_nothing() -> None:
+    change = only(steady(1.0, 1), steady(1.5, 1))
+    assert change.verdict == "unclear" and change.why is not None
+    assert "--rounds 3" in change.why
+    assert only(steady(1.0, 1), steady(1.0, 1)).verdict == "unclear"
+    # But for what no luck has done.
+    assert only(steady(1.0, 1), steady(2.5, 1)).verdict == "slower"
+    assert only(steady(2.5, 1), steady(1.0, 1)).verdict == "faster"
+    block = training_result("ddp", 2, block_s=(1.0,))
+    assert only([block], [block]).verdict == "unclear"
+
+
+def test_failures_and_cases_of_one_side() -> None:
+    good, bad = steady(1.0), [failed(each, "out of luck") for each in steady(1.0)]
+    broke = only(good, bad)
+    assert (broke.verdict, broke.why) == ("failed", "out of luck") and broke.is_regression
+    assert broke.before is not None and broke.after is None and broke.rounds_after == 0
+    assert only(bad, bad).verdict == "failed in both"
+    assert not only(bad, bad).is_regression
+    mended = only(bad, good)
+    assert mended.verdict == "only after" and mended.why == "it failed before: out of luck"
+    assert only(good, []).verdict == "only before"
+    assert only([], good).verdict == "only after"
+    assert only([], bad).verdict == "failed"
+    gone = only(bad, [])
+    assert gone.verdict == "only before" and gone.why == "it failed before: out of luck"
+    partly = only(good, [*good[:2], bad[2]])
+    assert partly.verdict == "same" and partly.why == "1 job failed after: out of luck"
+
+
+def test_a_failed_job_is_paired_where_the_suite_left_the_model_to_the_program() -> None:
+    good = [training_result("ddp", 2, turn, options={}) for turn in (1, 2, 3)]
+    assert only(good, [failed(each) for each in good]).verdict == "failed"
+    assert only([failed(each) for each in good], good).verdict == "only after"
+
+
+def test_replicas_that_differ_are_a_failure_however_fast() -> None:
+    good = steady(1.0)
+    assert good[0].training is not None
+    bad = [
+        dataclasses.replace(each, measured=dataclasses.replace(each.training, in_sync=False))
+        for each in steady(0.5)
+        if each.training is not None
+    ]
+    change = only(good, bad)
+    assert change.verdict == "failed" and change.why == "the replicas differ in 3 of 3 rounds"
+    both = only(bad, bad)
+    assert both.verdict == "same" and both.why == "the replicas differ in 3 of 3 rounds"
+
+
+def test_cases_pair_by_work_engine_ranks_and_nodes() -> None:
+    cases = [("ddp", 1, 1), ("ddp", 2, 1), ("ddp", 2, 2), ("none", 2, 1)]
+    before = [
+        training_result(engine, ranks, turn, (1.0, 1.001, 0.999), nodes=nodes)
+        for turn in (1, 2, 3)
+        for engine, ranks, nodes in cases
+    ]
+    after = [
+        training_result(engine, ranks, turn, (1.2, 1.201, 1.199), nodes=nodes)
+        if (engine, ranks, nodes) == ("ddp", 2, 2)
+        else training_result(engine, ranks, turn, (1.0, 1.001, 0.999), nodes=nodes)
+        for turn in (1, 2, 3)
+        for engine, ranks, nodes in cases[::-1]
+    ]
+    changes = compare(before, after)
+    assert [(each.engine, each.ranks, each.nodes, each.verdict) for each in changes] == [
+        ("ddp-gloo", 1, 1, "same"),
+        ("ddp-gloo", 2, 1, "same"),
+        ("ddp-gloo", 2, 2, "slower"),
+        ("none", 2, 1, "same"),
+    ]
+    assert by_chance(changes) == pytest.approx(0.2)
+    weak, strong = steady(1.0), [training_result("ddp", 2, scaling="strong")]
+    assert [each.verdict for each in compare(weak, strong)] == ["only before", "only after"]
+
+
+def points(seconds: float, *, wrong: int = 0, refused: str | None = None) -> list[Result]:
+    wave = tuple(seconds * (1 + 0.001 * each) for each in (0, 1, -1, 2, -2, 0))
+    made = [
+        Point(1024, "float32", 1, 10, (1e-4,) * 6, 0),
+        Point(4096, "float32", 1, 10, () if refused else wave, wrong, refused),
+        Point(4096, "bfloat16", 1, 0, (), 0, "no bfloat16"),
+    ]
+    return [allreduce_result("torch", 2, turn, points=made) for turn in (1, 2, 3)]
+
+
+def test_all_reduces_pair_by_message_and_less_time_is_faster() -> None:
+    small, large = compare(points(1e-3), points(2e-3))
+    assert small.verdict == "same" and large.verdict == "slower"
+    assert small.message is not None and large.message is not None
+    assert (large.message.message_bytes, large.message.dtype) == (4096, "float32")
+    assert large.ratio is not None and large.ratio.middle == pytest.approx(0.5)
+    assert large.before is not None and large.before.middle == pytest.approx(1000, rel=1e-3)
+    _, faster = compare(points(2e-3), points(1e-3))
+    assert faster.verdict == "faster"
+
+
+def test_wrong_sums_and_refusals_are_failures() -> None:
+    _, wrong = compare(points(1e-3), points(1e-3, wrong=4))
+    assert (wrong.verdict, wrong.why) == ("failed", "12 elements have a wrong sum")
+    _, refused = compare(points(1e-3), points(1e-3, refused="not today"))
+    assert (refused.verdict, refused.why) == ("failed", "not today")
+    _, now = compare(points(1e-3, refused="not today"), points(1e-3))
+    assert now.verdict == "only after"
+    dead = [failed(each, "no port") for each in points(1e-3)]
+    (whole,) = compare(points(1e-3), dead)
+    assert (whole.verdict, whole.message, whole.why) == ("failed", None, "no port")
+
+
+def test_other_sizes_of_a_sweep_leave_the_common_ones_paired() -> None:
+    before = [
+        dataclasses.replace(each, options={"sizes": "1KiB:4KiB", "limit_s": 1})
+        for each in points(1e-3)
+    ]
+    after = [
+        allreduce_result("torch", 2, turn, {1024: (1e-4,) * 6}, options={"sizes": "1KiB:1KiB"})
+        for turn in (1, 2, 3)
+    ]
+    assert [each.verdict for each in compare(before, after)] == ["same", "only before"]
+
+
+def test_loaders_are_compared_too() -> None:
+    before, after = (
+        [loader_result(2, turn, (seconds, 1.001 * seconds)) for turn in (1, 2, 3)]
+        for seconds in (1.0, 1.5)
+    )
+    assert only(before, after).verdict == "slower"
+
+
+def test_machines_and_versions_that_differ_are_named() -> None:
+    before = steady(1.0)
+    after = [
+        dataclasses.replace(
+            each,
+            versions={**each.versions, "torch": "2.13.0", "mpi": "Open MPI 5.0.12"},
+            hardware={**each.hardware, "gpus": ["H200", "H200"]},
+        )
+        for each in before
+    ]
+    assert differing_facts(before, before) == {}
+    assert differing_facts(before, after) == {
+        "gpus": ("none", "H200, H200"),
+        "mpi": ("Open MPI 5.0.11", "Open MPI 5.0.12"),
+        "torch": ("none", "2.13.0"),
+    }
