@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,32 +11,43 @@ from pathlib import Path
 
 import jinja2
 
-from hvdtools.bench import plots, table
-from hvdtools.bench.engines import FRAMEWORKS
+from hvdtools.bench import plots, provenance
+from hvdtools.bench.cells import Grid
+from hvdtools.bench.curve_grids import point_grid
+from hvdtools.bench.figures import Panel, allreduce_panels, legend, training_panel
+from hvdtools.bench.forecast_section import ForecastSection, forecast_section
+from hvdtools.bench.palette import variables
+from hvdtools.bench.predict import Forecast
 from hvdtools.bench.results import Result
-from hvdtools.bench.stats import Row, by_framework, summarise
+from hvdtools.bench.sections import Section, sections
 from hvdtools.bench.suite import suite_names
 
 PAGE_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"
-_SYMBOLS = ("●", "■", "▲", "◆", "▼", "⬟")  # as plots.MARKERS
 
 
 @dataclass(frozen=True)
-class Section:
-    """What the page shows of one framework; plots are SVG, the rest is text."""
+class Shown:
+    """A section with its plots.
 
-    title: str
-    sentence: str
+    Attributes:
+        section: What is said.
+        legend: (<svg> of the mark, engine).
+        has_ideal: True if the legend explains a dashed line.
+        panels: Of figures.
+        more: A longer table, folded.
+    """
+
+    section: Section
     legend: list[tuple[str, str]]
-    throughput: str
-    efficiency: str
-    headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    failures: list[str]
+    has_ideal: bool
+    panels: tuple[Panel, ...]
+    more: Grid | None = None
 
 
-def write_page(folder: Path, results: Sequence[Result]) -> Path:
+def write_page(
+    folder: Path, results: Sequence[Result], predictions: Sequence[Forecast] | None = None
+) -> Path:
     """Write the page of one run's results; its path. An older page gives way whole, or not at all.
 
     Raises:
@@ -42,12 +55,12 @@ def write_page(folder: Path, results: Sequence[Result]) -> Path:
     """
     page = folder / PAGE_NAME
     unfinished = folder / f".{PAGE_NAME}.{os.getpid()}"
-    unfinished.write_text(page_of(results), encoding="utf-8")
+    unfinished.write_text(page_of(results, predictions), encoding="utf-8")
     unfinished.replace(page)
     return page
 
 
-def page_of(results: Sequence[Result]) -> str:
+def page_of(results: Sequence[Result], predictions: Sequence[Forecast] | None = None) -> str:
     """The page as text."""
     if not results:
         raise ValueError("a page needs at least one result")
@@ -60,67 +73,53 @@ def page_of(results: Sequence[Result]) -> str:
         lstrip_blocks=True,
     )
     last = results[-1]
+    shown = [_shown(section) for section in sections(results)]
+    files = {
+        name: (_TEMPLATES / name).read_text() for name in ("style.css", "theme.js", "script.js")
+    }
     return templates.get_template("report.html.j2").render(
         first=results[0],
         last=last,
-        sections=[_section(*of_one) for of_one in by_framework(results).items()],
-        facts=_facts(last),
+        shown=shown,
+        forecasts=_forecasts(results, predictions or ()),
+        differences=provenance.differences(results),
+        hardware=provenance.hardware(results),
+        versions=provenance.versions(results),
+        environment=provenance.environment(results),
         suite=last.suite if last.suite in suite_names() else f"{last.suite}.toml",
-        commands=_commands(results),
+        commands=provenance.commands(results),
+        light=variables(dark=False),
+        dark=variables(dark=True),
+        files=files,
+        script_hashes=[_hash(files[name]) for name in ("theme.js", "script.js")],
+        yardsticks=_yardsticks(shown),
     )
 
 
-def _section(framework: str, results: Sequence[Result]) -> Section:
-    rows = summarise(results)
-    return Section(
-        title=FRAMEWORKS[framework].name,
-        sentence=_sentence(results),
-        legend=list(zip(_SYMBOLS, plots.engines(rows), strict=False)),
-        throughput=plots.throughput(rows, framework),
-        efficiency=plots.efficiency(rows, framework) if _scales(rows) else "",
-        headings=table.headings(framework),
-        rows=[table.cells(row) for row in rows],
-        failures=table.failures(rows),
-    )
+def _shown(section: Section) -> Shown:
+    if section.curves:
+        drawn = dict.fromkeys(curve.engine for curve in section.curves if curve.points)
+        panels = allreduce_panels(section.name, section.curves)
+        more = point_grid(section.curves) if drawn else None
+        return Shown(section, legend(list(drawn)), False, panels, more)
+    panel = training_panel(section.name, section.rows)
+    panels = (panel,) if panel.figures else ()
+    return Shown(section, legend(plots.engines(section.rows)), bool(panels), panels)
 
 
-def _scales(rows: Sequence[Row]) -> bool:
-    return any(row.efficiency is not None and row.ranks > 1 for row in rows)
-
-
-def _sentence(results: Sequence[Result]) -> str:
-    engines = list(dict.fromkeys(result.engine for result in results))
-    ranks = sorted({result.ranks for result in results})
-    rounds = max(result.round for result in results)
-    counted = "1 round" if rounds == 1 else f"{rounds} rounds"
-    first = results[0]
-    return (
-        f"{first.program} trains its {first.model} on {first.data} under {_listed(engines)}, on "
-        f"{_listed([str(count) for count in ranks])} rank{'' if ranks == [1] else 's'} in "
-        f"{counted}, with {first.batch_per_rank} samples per rank and step however many ranks "
-        "there are (weak scaling)."
-    )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
-
-
-def _facts(result: Result) -> list[tuple[str, str]]:
-    """What it was measured on and with, in words."""
-    gpus = result.hardware["gpus"]
-    threads = f"{result.threads_per_rank} in each rank, whatever the number of ranks"
+def _forecasts(results: Sequence[Result], predictions: Sequence[Forecast]) -> list[ForecastSection]:
+    works = dict.fromkeys(each.work for each in predictions)
     return [
-        ("CPU", f"{result.hardware['cpu']}, {result.hardware['cores_usable']} cores usable"),
-        ("Memory", f"{result.hardware['memory_gib']} GiB"),
-        ("GPUs", ", ".join(gpus) if isinstance(gpus, list) and gpus else "none"),
-        ("Threads", threads),
-        *((name, version) for name, version in result.versions.items()),
+        forecast_section(number, results, [each for each in predictions if each.work == work])
+        for number, work in enumerate(works, 1)
     ]
 
 
-def _commands(results: Sequence[Result]) -> list[str]:
-    """One case of each engine, on most ranks."""
-    most = max(result.ranks for result in results)
-    chosen = {result.engine: result.command for result in results if result.ranks == most}
-    return list(chosen.values())
+def _yardsticks(shown: Sequence[Shown]) -> set[str]:
+    return {row.work.family for each in shown for row in each.section.rows}
+
+
+def _hash(script: str) -> str:
+    """What a Content-Security-Policy calls an inline script that it lets run."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

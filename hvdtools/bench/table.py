@@ -1,101 +1,80 @@
-"""The rows of a run in words, the same for the terminal and for the page."""
+"""A run's tables on a terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from hvdtools.bench.engines import FRAMEWORKS
-from hvdtools.bench.stats import Row, Span
+from hvdtools.bench.cells import Cell, Grid, Line
+from hvdtools.bench.results import Result
+from hvdtools.bench.sections import Section, sections
 
 
-def headings(framework: str) -> tuple[str, ...]:
-    """The columns of a framework's table."""
-    return (
-        "engine",
-        "ranks",
-        "samples/s [25–75\u00a0%]",
-        "scaling efficiency [rounds]",
-        f"against {FRAMEWORKS[framework].yardstick_name} [rounds]",
-        "test accuracy",
-        "replicas in\u00a0sync",
-    )
+def show(console: Console, results: Sequence[Result]) -> None:
+    """Print a table of each work and, below it, what to know and why cases failed."""
+    for section in sections(results):
+        console.print()
+        console.print(_fitting(console, section))
+        for line in (*section.notes, *(f"failed: {line}" for line in section.failures)):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """A row in words, one for each of `headings`; "–" where there is nothing to say."""
-    accuracy = "–" if row.accuracy is None else f"{100 * row.accuracy:.1f} %"
-    synced = {True: "yes", False: "NO", None: "–"}[row.in_sync]
-    rate = "failed" if row.samples_per_s is None else _rate(row.samples_per_s)
-    return (
-        row.engine,
-        str(row.ranks),
-        rate,
-        _percent(row.efficiency) if row.ranks > 1 else "–",
-        _ratio(row.against_yardstick),
-        accuracy,
-        synced,
-    )
+def _fitting(console: Console, section: Section) -> Table:
+    """The table with two spaces between columns where there is room, else with one."""
+    table = _table(section, gap=2)
+    endless = console.options.update(max_width=1000)
+    is_wide = Measurement.get(console, endless, table).maximum > console.width
+    return _table(section, gap=1) if is_wide else table
 
 
-def _rate(span: Span) -> str:
-    return f"{span.middle:,.0f} [{span.low:,.0f}–{span.high:,.0f}]"
-
-
-def _percent(span: Span | None) -> str:
-    if span is None:
-        return "–"
-    if span.low == span.high:
-        return f"{100 * span.middle:.1f} % [one\u00a0round]"
-    return f"{100 * span.middle:.1f} % [{100 * span.low:.0f}–{100 * span.high:.0f}]"
-
-
-def _ratio(span: Span | None) -> str:
-    if span is None:
-        return "–"
-    if span.low == span.high:
-        return f"{span.middle:.3f} [one\u00a0round]"
-    return f"{span.middle:.3f} [{span.low:.2f}–{span.high:.2f}]"
-
-
-def failures(rows: list[Row]) -> list[str]:
-    """A line for each case that failed."""
-    return [
-        f"{row.engine}, ranks {row.ranks}: {why}"
-        for row in rows
-        for why in dict.fromkeys(row.failures)
-    ]
-
-
-def show(console: Console, framework: str, rows: list[Row]) -> None:
-    """Print a framework's table and, below it, why cases failed."""
+def _table(section: Section, gap: int) -> Table:
+    grid = section.grid
+    title = f"{section.title}, {section.scaling}" if section.scaling else section.title
     table = Table(
-        title=FRAMEWORKS[framework].name,
+        title=Text(title),
         title_justify="left",
         title_style="bold",
+        caption="±: the 95 % interval's longer side" if _has_interval(grid) else None,
+        caption_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
-        collapse_padding=True,
+        padding=(0, 0, 0, gap - 1),
     )
-    # A spread stands below its value, and the title says "Keras" for all its engines: so a row
-    # fits on a terminal of 80 columns.
-    for heading in headings(framework):
-        words = Text(heading.replace(" ", "\n"))
-        table.add_column(words, justify="left" if heading == "engine" else "right", no_wrap=True)
-    for row in rows:
-        engine, *others = cells(row)
-        stacked = [Text(cell.replace(" [", "\n[")) for cell in others]
-        table.add_row(
-            engine.removeprefix(f"{framework}-"), *stacked, end_section=_last_of_engine(row, rows)
-        )
-    console.print()
-    console.print(table)
-    for line in failures(rows):
-        console.print(f"failed: {line}", markup=False, highlight=False, soft_wrap=True)
+    shown = [place for place in range(len(grid.columns)) if _fits(grid, place)]
+    # An interval stands below its value, so that a row fits on a terminal of 80 columns.
+    for place in shown:
+        column = grid.columns[place]
+        words = Text((column.short or "").replace(" ", "\n"))
+        table.add_column(words, justify="left" if column.of_words else "right", no_wrap=True)
+    for number, line in enumerate(grid.lines):
+        cells = [_stacked(line.cells[place]) for place in shown]
+        table.add_row(*cells, end_section=_ends_engine(grid.lines, number))
+    return table
 
 
-def _last_of_engine(row: Row, rows: list[Row]) -> bool:
-    return row is [other for other in rows if other.engine == row.engine][-1]
+def _fits(grid: Grid, place: int) -> bool:
+    """Short columns only; nodes only where a job had several."""
+    if grid.columns[place].heading == "nodes":
+        return any(line.cells[place].value not in (None, 1) for line in grid.lines)
+    return grid.columns[place].short is not None
+
+
+def _stacked(cell: Cell) -> Text:
+    text = Text(cell.text, style="bold red" if cell.alarm else "")
+    return text.append(f"\n{cell.short_note}", style="dim") if cell.short_note else text
+
+
+def _ends_engine(lines: Sequence[Line], number: int) -> bool:
+    if number + 1 == len(lines):
+        return False
+    return lines[number].cells[0] != lines[number + 1].cells[0]
+
+
+def _has_interval(grid: Grid) -> bool:
+    return any(cell.short_note for line in grid.lines for cell in line.cells)

@@ -1,0 +1,87 @@
+"""The page's colours, for light and for dark, and the engines' and phases' own among them.
+
+No two that meet in one plot look the same to a colour-blind reader, with
+markers (engines) or hatches (phases) beside the colour all the same. Text has a
+contrast of at least 4.5 to 1 and a mark one of 3 to 1, as WCAG 2.2 asks (1.4.3
+and 1.4.11). `tests/test_bench_palette.py` computes all three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# name of the page's variable -> (light, dark)
+PAGE = {
+    "paper": ("#f8f8f6", "#14161a"),
+    "panel": ("#ffffff", "#1c1f24"),
+    "ink": ("#1d2127", "#e6e8eb"),
+    "soft": ("#5b626d", "#a2a9b4"),
+    "line": ("#d9dbde", "#363b43"),
+    "accent": ("#0058a3", "#7fb2ff"),
+    "alarm": ("#b3261e", "#ff8a80"),
+}
+MARKS = {
+    "hvdtools-mpi": ("#0058a3", "#5b9bff"),
+    "hvdtools-gloo": ("#2a97dd", "#8fd3ff"),
+    "horovod-mpi": ("#b83a00", "#ff7a45"),
+    "horovod-gloo": ("#c48100", "#f2c14e"),
+    "framework": ("#007a5a", "#2fbf93"),
+    "none": ("#5c6470", "#9aa3af"),
+    "other": ("#c2479f", "#e08fd8"),
+}
+PHASES = {
+    "input": ("#c48100", "#f2c14e"),
+    "forward": ("#8a94a3", "#6b7482"),
+    "backward": ("#636c7a", "#9aa3b0"),
+    "communication": ("#c2255c", "#ff6b9d"),
+    "optimizer": ("#3a414d", "#d3d9e0"),
+}
+HATCHES = {"input": "..", "communication": "///"}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How an engine is drawn, in every plot and every section alike.
+
+    Attributes:
+        name: Of its colour, a key of `MARKS`.
+        shape: As matplotlib names markers.
+        hollow: True where NCCL carries the data.
+    """
+
+    name: str
+    shape: str
+    hollow: bool = False
+
+    @property
+    def number(self) -> int:
+        """Of its colour among `MARKS`."""
+        return list(MARKS).index(self.name)
+
+
+_SHAPES = {
+    "hvdtools-mpi": ("hvdtools-mpi", "o"),
+    "hvdtools-gloo": ("hvdtools-gloo", "s"),
+    "horovod-mpi": ("horovod-mpi", "^"),
+    "horovod-gloo": ("horovod-gloo", "v"),
+    "ddp": ("framework", "D"),
+    "torch": ("framework", "D"),
+    "mwms": ("framework", "D"),
+    "none": ("none", "P"),
+    "mpi4py": ("other", "p"),
+    "loader": ("other", "p"),
+}
+
+
+def mark_of(engine: str) -> Mark:
+    """The mark of an engine as it ran: "ddp-gloo" and "ddp-nccl" are both "ddp"."""
+    known = max((name for name in _SHAPES if engine.startswith(name)), key=len)
+    name, shape = _SHAPES[known]
+    return Mark(name, shape, hollow="nccl" in engine)
+
+
+def variables(dark: bool) -> dict[str, str]:
+    """Every colour of the page by its variable's name."""
+    marks = {f"mark-{number}": colours for number, colours in enumerate(MARKS.values())}
+    phases = {f"phase-{name}": colours for name, colours in PHASES.items()}
+    return {name: pair[dark] for name, pair in (PAGE | marks | phases).items()}
