@@ -2,65 +2,126 @@
 
 from __future__ import annotations
 
-import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.bench.engines import ENGINES, BenchEngine
-from hvdtools.bench.program import PROGRAMS, Program
+from hvdtools.bench.engines import FAMILIES, BenchEngine, Family
+from hvdtools.bench.program import Program
+from hvdtools.bench.results import Result
 from hvdtools.bench.suite import Suite
 
 
 @dataclass(frozen=True)
 class Case:
-    """One job: a program under an engine on a number of ranks, in one round (from 1)."""
+    """One job: a program under one engine or some side by side, on a number of ranks, in one round.
+
+    Attributes:
+        program: What runs in every rank.
+        engines: Those that take turns in it.
+        scaling: "weak", "strong", or None.
+        ranks, nodes: Of the job.
+        round: Which repetition, from 1.
+    """
 
     program: Program
-    engine: str
+    engines: tuple[str, ...]
+    scaling: str | None
     ranks: int
+    nodes: int
     round: int
+
+    @property
+    def family(self) -> Family:
+        """The program's."""
+        return FAMILIES[self.program.family]
+
+    @property
+    def bench_engines(self) -> tuple[BenchEngine, ...]:
+        """What is known of `engines`."""
+        return tuple(self.family.engines[name] for name in self.engines)
 
 
 def cases(suite: Suite) -> list[Case]:
-    """All cases: every engine and rank count once, then again in the next round.
+    """All cases: every one once, then all again in the next round.
 
     A machine that slows down or a neighbour that wakes up thus falls on every
-    engine alike, and the engines of one program, round and rank count run back
-    to back.
+    engine alike, and the engines of one program, round and number of ranks run
+    back to back. Every second round runs them the other way round, so that a drift
+    within a round falls on both ends, too.
+
+    Raises:
+        HvdtoolsError: Strong scaling cannot share its batch evenly.
     """
+    made = []
+    for turn in range(1, suite.rounds + 1):
+        for program in suite.programs:
+            for scaling in program.scalings:
+                for ranks, nodes in suite.sizes:
+                    if ranks == 1 and FAMILIES[program.family].kind == "allreduce":
+                        continue  # one rank has nobody to send to
+                    program.batch_per_rank(scaling, ranks)
+                    jobs = list(together(program))
+                    for engines in jobs if turn % 2 else reversed(jobs):
+                        made.append(Case(program, engines, scaling, ranks, nodes, turn))
+    return made
+
+
+def together(program: Program) -> Iterator[tuple[str, ...]]:
+    """The engines of each job: one, or side by side all that one starter serves."""
+    if not program.side_by_side:
+        yield from ((name,) for name in program.engines)
+        return
+    known = FAMILIES[program.family].engines
+    groups: dict[object, list[str]] = {}
+    guests = []
+    for name in program.engines:
+        engine = known[name]
+        if engine.starter is None:
+            guests.append(name)
+        else:
+            groups.setdefault((engine.starter, engine.environment), []).append(name)
+    # Who can be started by anyone joins the first job.
+    first = next(iter(groups), None)
+    groups.setdefault(first, []).extend(guests)
+    # In the suite's order, which is that of the turns.
+    for names in groups.values():
+        yield tuple(name for name in program.engines if name in names)
+
+
+def name_of(result: Result) -> tuple[object, ...]:
+    """What tells a run's results apart: each is there once, however often the run is resumed."""
+    return (
+        *(result.family, result.program, tuple(sorted(result.options.items())), result.engine),
+        *(result.scaling, result.ranks, result.nodes, result.round),
+    )
+
+
+def names_of(case: Case) -> list[tuple[object, ...]]:
+    """The same of the results that a case will have, one for each engine."""
+    program = case.program
     return [
-        Case(program, engine, ranks, turn)
-        for turn in range(1, suite.rounds + 1)
-        for program in suite.programs
-        for ranks in suite.ranks
-        for engine in program.engines
+        (
+            *(program.family, program.file.name, tuple(sorted(program.options)), engine),
+            *(case.scaling, case.ranks, case.nodes, case.round),
+        )
+        for engine in case.engines
     ]
 
 
 def program_arguments(case: Case) -> tuple[str, ...]:
     """What the program is told, but for where to put its result."""
-    arguments = ["--engine", ENGINES[case.engine].program_engine]
-    for name, value in case.program.train:
-        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    named = ",".join(engine.program_engine for engine in case.bench_engines)
+    arguments = ["--engine", named]
+    batch = case.program.batch_per_rank(case.scaling, case.ranks)
+    for name, value in case.program.options:
+        told = batch if name == "batch_size" else value
+        if name == "lr" and case.scaling == "strong":
+            told = float(value) / case.ranks  # programs multiply it, and the job's batch stays
+        arguments += [f"--{name.replace('_', '-')}", str(told)]
+    if batch is not None and case.program.asked("batch_size") is None:
+        arguments += ["--batch-size", str(batch)]
     return tuple(arguments)
-
-
-def environment(suite: Suite, engine: BenchEngine, port: int) -> tuple[tuple[str, str], ...]:
-    """What the ranks see beside what they inherit: the same thread bound for every case."""
-    bound = (("OMP_NUM_THREADS", str(suite.threads_per_rank)), *engine.environment)
-    if not engine.needs_ports:
-        return bound
-    return (*bound, ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", str(port)))
-
-
-def command_by_hand(suite: Suite, case: Case, port: int) -> str:
-    """The case as a line to paste in a clone: no path of the machine that it ran on."""
-    engine, file = ENGINES[case.engine], case.program.file
-    program = f"benchmarks/{file.name}" if file.parent == PROGRAMS else file.name
-    words = ["hvdtools", "launch", "-n", str(case.ranks), "--with", engine.starter]
-    for name, value in environment(suite, engine, port):
-        words += ["--env", f"{name}={value}"]
-    return shlex.join([*words, "--", "python", program, *program_arguments(case)])
 
 
 def results_folder(suite: Suite) -> Path:

@@ -1,58 +1,171 @@
-"""`hvdtools bench`: run a suite, show what it found."""
+"""`hvdtools bench`: run a suite, show what it found, compare runs, predict larger machines."""
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvdtools.errors import HvdtoolsError
-
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from hvdtools.bench.results import Result
-    from hvdtools.bench.suite import Suite
+    from hvdtools.bench.running import Flags
+    from hvdtools.bench.runs import Run
 
 bench = typer.Typer(help="Measure how training scales with the number of ranks.")
+
+_WHERE, _WHAT, _AGAIN = "Where", "What", "Again"
 
 
 @bench.command("run")
 def run(
-    suite: Annotated[str, typer.Argument(help="A suite's name (demo), or a path to a .toml file.")],
+    suite: Annotated[
+        str, typer.Argument(help="demo, cpu, gpu or cluster, or a path to a .toml file.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of results, added to.  [default: results/SUITE]"),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(help="How often each case is run.  [default: as the suite says]")
+        int | None,
+        typer.Option(
+            help="How often each case is run.  [default: as the suite says]",
+            rich_help_panel=_WHAT,
+        ),
     ] = None,
+    ranks: Annotated[
+        str | None,
+        typer.Option(metavar="1,2,4", help="Numbers of ranks on one node.", rich_help_panel=_WHAT),
+    ] = None,
+    nodes: Annotated[
+        str | None,
+        typer.Option(metavar="1,2,4", help="Numbers of full nodes.", rich_help_panel=_WHAT),
+    ] = None,
+    ranks_per_node: Annotated[
+        int | None, typer.Option(help="Ranks on a full node.", rich_help_panel=_WHAT)
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(help="local, hosts or slurm.  [default: local]", rich_help_panel=_WHERE),
+    ] = None,
+    hosts: Annotated[
+        str | None,
+        typer.Option(metavar="a:4,b:4", help="Hosts that ssh reaches.", rich_help_panel=_WHERE),
+    ] = None,
+    interface: Annotated[
+        str | None,
+        typer.Option(help="The network interface that ranks talk over.", rich_help_panel=_WHERE),
+    ] = None,
+    oversubscribe: Annotated[
+        bool,
+        typer.Option("--oversubscribe", help="More ranks than cores.", rich_help_panel=_WHERE),
+    ] = False,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OPTION",
+            help="An option for sbatch, as in --sbatch=--partition=gpu; may be repeated.",
+            rich_help_panel=_WHERE,
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the newest run in the folder.", rich_help_panel=_AGAIN
+        ),
+    ] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Which run to go on with, or a new one's name.", rich_help_panel=_AGAIN),
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write tables as CSV, too.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print every case's command, and stop.")
+    ] = False,
 ) -> None:
     """Run every case of SUITE; write each result when it is known; end with a table and a page."""
+    from hvdtools.bench.running import Flags
+
+    flags = Flags(
+        suite=suite,
+        out=out,
+        rounds=rounds,
+        ranks=ranks,
+        nodes=nodes,
+        ranks_per_node=ranks_per_node,
+        on=on,
+        hosts=hosts,
+        interface=interface,
+        oversubscribe=oversubscribe,
+        sbatch=tuple(sbatch or ()),
+        resume=resume,
+        run=run,
+    )
+    _run(flags, csv=csv, dry_run=dry_run)
+
+
+def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
+    from hvdtools.bench.cases import cases, results_folder
+    from hvdtools.bench.place import inside_slurm
+    from hvdtools.bench.results import FILE_NAME
+    from hvdtools.bench.running import made, place_of, run_id_of, suite_of
+    from hvdtools.bench.runs import Run
+    from hvdtools.bench.showing import show_run
+
+    wanted, place = suite_of(flags), place_of(flags)
+    folder = results_folder(wanted) if flags.out is None else flags.out
+    is_submitted = flags.on == "slurm" and not inside_slurm()
+    if dry_run and not is_submitted:
+        for case in cases(wanted):
+            typer.echo(place.command_by_hand(wanted, case, 29500))
+        return
+    this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
+    cases(wanted)  # raises for a batch that cannot be shared, before there is a folder
+    if not dry_run:
+        made(folder)
+    if is_submitted:
+        _submit(this, flags, dry_run=dry_run)
+        if dry_run:
+            return
+    else:
+        _measure(this)
+    results = show_run(folder, this.run_id, csv=csv)
+    _exit_if_untrue(results)
+
+
+def _measure(this: Run) -> None:
     from rich.console import Console
 
-    from hvdtools.bench.cases import cases, results_folder
+    from hvdtools.bench.cases import cases
     from hvdtools.bench.live import watching
-    from hvdtools.bench.results import FILE_NAME, new_run_id
-    from hvdtools.bench.runs import now_utc, run_suite
-    from hvdtools.bench.suite import load
+    from hvdtools.bench.runs import run_cases
 
-    wanted = load(suite)
-    if rounds is not None:
-        wanted = dataclasses.replace(wanted, rounds=rounds)
-    _check_data(wanted)
-    folder = _made(results_folder(wanted) if out is None else out)
-    run_id = new_run_id(now_utc())
-    console = Console()
-    with watching(console, len(cases(wanted))) as watcher:
-        for result in run_suite(wanted, run_id, folder / FILE_NAME, watcher.say):
+    wanted = cases(this.suite)
+    left = this.left_of(wanted)
+    if len(left) < len(wanted):
+        typer.echo(f"{len(wanted) - len(left)} of {len(wanted)} cases are there already.")
+    with watching(Console(), len(left)) as watcher:
+        for result in run_cases(this, left, watcher.say):
             watcher.ended(result)
-    results = _show(console, folder, run_id)
-    _exit_if_untrue(results)
+
+
+def _submit(this: Run, flags: Flags, *, dry_run: bool) -> None:
+    """One Slurm job for each number of nodes that has cases left."""
+    import shlex
+
+    from hvdtools.bench.cases import cases
+    from hvdtools.bench.running import words_again
+    from hvdtools.bench.slurm_jobs import Request, gather, jobs_for, run_jobs, submissions
+
+    folder = this.file.parent
+    request = Request(flags.suite, this.run_id, folder, words_again(flags), flags.sbatch)
+    jobs = submissions(request, this.suite)
+    if dry_run:
+        for nodes, job in jobs.items():
+            typer.echo(f"# nodes {nodes}: {shlex.join(job.argv)}\n{job.document}")
+        return
+    gather(request)
+    run_jobs(jobs_for(this.left_of(cases(this.suite)), jobs), request, typer.echo)
 
 
 @bench.command("report")
@@ -61,77 +174,94 @@ def report(
         Path | None, typer.Argument(help="A folder of results.  [default: the newest in results/]")
     ] = None,
     run: Annotated[str | None, typer.Option(help="Which run.  [default: the newest]")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write tables as CSV, too.")] = False,
 ) -> None:
     """Show a run's table again and write its page, report.html, anew."""
+    from hvdtools.bench.running import newest
+    from hvdtools.bench.showing import show_run
+
+    show_run(folder or newest(Path("results")), run, csv=csv)
+
+
+@bench.command("compare")
+def compare(
+    before: Annotated[str, typer.Argument(help="A folder of results, or FOLDER@RUN.")],
+    after: Annotated[str, typer.Argument(help="Another, or another run of the same.")],
+    tolerance: Annotated[
+        float, typer.Option(help="What counts as no change: 0.03 is 3 % either way.")
+    ] = 0.03,
+) -> None:
+    """Tell what became slower from noise; exit code 1 if anything did, or failed."""
     from rich.console import Console
 
-    _show(Console(), folder or _newest(Path("results")), run)
+    from hvdtools.bench.showing import run_named, show_changes
 
-
-def _show(console: Console, folder: Path, run_id: str | None) -> tuple[Result, ...]:
-    """Print the table, write the page, say where both are."""
-    from hvdtools.bench.report import write_page
-    from hvdtools.bench.results import FILE_NAME, read
-    from hvdtools.bench.stats import by_framework, summarise
-    from hvdtools.bench.table import show
-
-    reading = read(folder / FILE_NAME)
-    results = reading.of_run(run_id)
-    if reading.cut_lines:
-        typer.echo(
-            f"{reading.cut_lines} line(s) of {folder / FILE_NAME} were cut short and are left out.",
-            err=True,
-        )
-    first = results[0]
-    typer.echo(f"{first.suite}, {first.scaling} scaling, run {first.run_id}")
-    for framework, of_one in by_framework(results).items():
-        show(console, framework, summarise(of_one))
-    page = write_page(folder, results)
-    typer.echo(f"results: {folder / FILE_NAME}\nreport:  {page}")
-    return results
-
-
-def _exit_if_untrue(results: tuple[Result, ...]) -> None:
-    """End with code 1 where a case failed or replicas differ: a script must not pass over it."""
-    failed = sum(result.error is not None for result in results)
-    differing = sum(result.in_sync is False for result in results)
-    if failed or differing:
-        typer.echo(
-            f"hvdtools: {failed} of {len(results)} cases failed, and in {differing} the replicas "
-            "differ: the table says which.",
-            err=True,
-        )
+    regressions = show_changes(Console(), run_named(before), run_named(after), tolerance)
+    if regressions:
         raise typer.Exit(1)
 
 
-def _check_data(suite: Suite) -> None:
-    """Say before the first case, not in each, that the images are missing."""
-    missing = importlib.util.find_spec("sklearn") is None
-    if missing and any(program.asked("data") == "digits" for program in suite.programs):
-        raise HvdtoolsError(
-            "The digits images come with scikit-learn, which is not installed: run "
-            '`pip install scikit-learn`, or set data = "synthetic" in the suite.'
+@bench.command("predict")
+def predict(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of results.  [default: the newest in results/]")
+    ] = None,
+    ranks: Annotated[
+        str, typer.Option(metavar="8,64,512", help="Numbers of ranks to predict.")
+    ] = "8,64,512",
+    network: Annotated[
+        str | None,
+        typer.Option(
+            metavar="100Gbit[,5us]",
+            help="A node's link, and the latency of a hop.  [default: as measured]",
+        ),
+    ] = None,
+    ranks_per_node: Annotated[
+        int | None, typer.Option(help="Ranks on a node.  [default: as measured]")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Which engine.  [default: all that were measured]")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Which model.  [default: all that were measured]")
+    ] = None,
+    run: Annotated[str | None, typer.Option(help="Which run.  [default: the newest]")] = None,
+) -> None:
+    """Say what the measured training would do on more ranks or another network, and how surely."""
+    from rich.console import Console
+
+    from hvdtools.bench.forecasts import Question, forecasts
+    from hvdtools.bench.network import network_of
+    from hvdtools.bench.results import FILE_NAME, read
+    from hvdtools.bench.running import counts, newest
+    from hvdtools.bench.showing import show_forecasts
+
+    folder = folder or newest(Path("results"))
+    results = read(folder / FILE_NAME).of_run(run)
+    question = Question(
+        ranks=counts("--ranks", ranks),
+        network=None if network is None else network_of(network),
+        ranks_per_node=ranks_per_node,
+        engine=engine,
+        model=model,
+    )
+    show_forecasts(Console(), folder, results, forecasts(results, question))
+
+
+def _exit_if_untrue(results: tuple[Result, ...]) -> None:
+    """End with code 1 where a case failed or is wrong: a script must not pass over it."""
+    failed = sum(result.error is not None for result in results)
+    differing = sum(
+        result.training is not None and result.training.in_sync is False for result in results
+    )
+    wrong = sum(
+        any(point.wrong_elements for point in result.allreduce.points)
+        for result in results
+        if result.allreduce is not None
+    )
+    if failed or differing or wrong:
+        said = f"{failed} of {len(results)} cases failed, in {differing} the replicas differ"
+        typer.echo(
+            f"hvdtools: {said}, and in {wrong} a sum was wrong: the tables say which.", err=True
         )
-
-
-def _made(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HvdtoolsError(
-            f"The folder {folder} cannot be made ({error.strerror}): choose another with --out."
-        ) from None
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise HvdtoolsError(f"The folder {folder} cannot be written to: choose another with --out.")
-    return folder
-
-
-def _newest(folder: Path) -> Path:
-    from hvdtools.bench.results import FILE_NAME
-
-    files = sorted(folder.glob(f"*/{FILE_NAME}"), key=lambda file: file.stat().st_mtime)
-    if not files:
-        raise HvdtoolsError(
-            f"There are no results in {folder}: run `hvdtools bench run demo`, or name a folder."
-        )
-    return files[-1].parent
+        raise typer.Exit(1)

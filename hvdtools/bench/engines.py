@@ -1,99 +1,130 @@
-"""The engines that a suite may compare, and how a job of each is started."""
+"""The programs' families, the engines that each may compare, and how a job of each is started."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-
-@dataclass(frozen=True)
-class Framework:
-    """A family of engines that train the same model, and may be compared.
-
-    Attributes:
-        name: In words.
-        package: What must be installed, as `installed` names it.
-        yardstick: The engine that the others are held against.
-        yardstick_name: The same in a word or two, for headings.
-        models: What the shipped program can train.
-        data: What it can train on.
-        reads_folders: True if it can also train on the images of a folder.
-    """
-
-    name: str
-    package: Literal["torch", "tensorflow"]
-    yardstick: str
-    yardstick_name: str
-    models: tuple[str, ...]
-    data: tuple[str, ...]
-    reads_folders: bool = False
-
-
-# The lists are the programs' own, held equal by a test.
-FRAMEWORKS = {
-    "torch": Framework("PyTorch", "torch", "ddp-gloo", "DDP", ("cnn",), ("digits", "synthetic")),
-    "keras": Framework(
-        name="Keras",
-        package="tensorflow",
-        yardstick="keras-mwms",
-        yardstick_name="MWMS",
-        models=("cnn",),
-        data=("digits", "synthetic"),
-        reads_folders=True,
-    ),
-}
+ProgramEngine = Literal["hvdtools", "horovod", "ddp", "mwms", "none", "torch", "mpi4py", "loader"]
 
 
 @dataclass(frozen=True)
 class BenchEngine:
-    """One way to keep the replicas equal.
+    """One way to keep replicas equal, or to sum a message.
 
     Attributes:
-        framework: A name in FRAMEWORKS.
         program_engine: What the program is told with --engine.
-        starter: Who starts the ranks, as `hvdtools launch --with` names it.
-        moved_by: What carries the gradients where there is no GPU.
+        starter: Who starts the ranks, as `hvdtools launch --with` names it; None
+            where anyone may.
+        moved_by: What carries the data where there is no GPU.
         environment: What else its ranks need to see.
         needs_ports: True if its ranks meet at MASTER_ADDR:MASTER_PORT and the ports above it.
     """
 
-    framework: str
-    program_engine: Literal["horovod", "ddp", "mwms"]
-    starter: Literal["mpirun", "horovodrun", "auto"]
-    moved_by: Literal["mpi", "gloo", "grpc"]
+    program_engine: ProgramEngine
+    starter: Literal["mpirun", "horovodrun"] | None
+    moved_by: Literal["mpi", "gloo", "grpc", "none"]
     environment: tuple[tuple[str, str], ...] = ()
     needs_ports: bool = False
 
 
+@dataclass(frozen=True)
+class Family:
+    """A program and the engines under which it does the same work, so that they compare.
+
+    Attributes:
+        name: In words.
+        kind: What it measures, a name in `measured.KINDS`.
+        program: The shipped program's file.
+        package: What must be installed, as `installed` names it.
+        engines: By name.
+        yardstick: The engine that the others are held against; None without one.
+        yardstick_name: The same in a word or two, for headings.
+        ideal: The engine that communicates nothing; None without one.
+    """
+
+    name: str
+    kind: Literal["training", "allreduce", "input"]
+    program: str
+    package: Literal["torch", "tensorflow"]
+    engines: dict[str, BenchEngine]
+    yardstick: str | None = None
+    yardstick_name: str = ""
+    ideal: str | None = None
+
+
 _OVER_MPI = (("HOROVOD_CONTROLLER", "mpi"), ("HOROVOD_CPU_OPERATIONS", "mpi"))
-# Over the loopback interface as horovodrun's Gloo is: left alone, Gloo fails where the
-# machine's own name resolves to an address of no interface.
-_LOOPBACK = (("GLOO_SOCKET_IFNAME", "lo"),)
+# Plain Horovod as it comes. hvdtools sends whole buckets and turns this off, so the two cannot
+# share a job without one of them losing by it.
+_FUSION = (("HOROVOD_FUSION_THRESHOLD", str(128 * 2**20)),)
 
 # On GPUs the gradients go through NCCL whatever moves them here, and a result says so.
-ENGINES = {
-    "horovod-mpi": BenchEngine("torch", "horovod", "mpirun", "mpi", _OVER_MPI),
-    "horovod-gloo": BenchEngine("torch", "horovod", "horovodrun", "gloo"),
-    "ddp-gloo": BenchEngine("torch", "ddp", "auto", "gloo", _LOOPBACK, needs_ports=True),
-    "keras-horovod-mpi": BenchEngine("keras", "horovod", "mpirun", "mpi", _OVER_MPI),
-    "keras-horovod-gloo": BenchEngine("keras", "horovod", "horovodrun", "gloo"),
-    "keras-mwms": BenchEngine("keras", "mwms", "auto", "grpc", needs_ports=True),
+FAMILIES = {
+    "torch": Family(
+        name="PyTorch",
+        kind="training",
+        program="train_torch.py",
+        package="torch",
+        engines={
+            "hvdtools-mpi": BenchEngine("hvdtools", "mpirun", "mpi", _OVER_MPI),
+            "hvdtools-gloo": BenchEngine("hvdtools", "horovodrun", "gloo"),
+            "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", (*_OVER_MPI, *_FUSION)),
+            "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo", _FUSION),
+            "ddp": BenchEngine("ddp", None, "gloo", needs_ports=True),
+            "none": BenchEngine("none", None, "none", needs_ports=True),
+        },
+        yardstick="ddp",
+        yardstick_name="DDP",
+        ideal="none",
+    ),
+    "keras": Family(
+        name="Keras",
+        kind="training",
+        program="train_keras.py",
+        package="tensorflow",
+        engines={
+            "hvdtools-mpi": BenchEngine("hvdtools", "mpirun", "mpi", _OVER_MPI),
+            "hvdtools-gloo": BenchEngine("hvdtools", "horovodrun", "gloo"),
+            "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", _OVER_MPI),
+            "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo"),
+            "mwms": BenchEngine("mwms", None, "grpc", needs_ports=True),
+            "none": BenchEngine("none", "mpirun", "none", _OVER_MPI),
+        },
+        yardstick="mwms",
+        yardstick_name="MWMS",
+        ideal="none",
+    ),
+    "allreduce": Family(
+        name="All-reduce",
+        kind="allreduce",
+        program="allreduce.py",
+        package="torch",
+        engines={
+            "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", _OVER_MPI),
+            "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo"),
+            "torch": BenchEngine("torch", None, "gloo", needs_ports=True),
+            "mpi4py": BenchEngine("mpi4py", "mpirun", "mpi", _OVER_MPI),
+        },
+    ),
+    "input": Family(
+        name="Input pipeline",
+        kind="input",
+        program="input_pipeline.py",
+        package="torch",
+        engines={"loader": BenchEngine("loader", None, "none", needs_ports=True)},
+    ),
 }
 
 
-def engines_of(framework: str) -> tuple[str, ...]:
-    """The names of the engines of a framework."""
-    return tuple(name for name, engine in ENGINES.items() if engine.framework == framework)
+def as_it_ran(family: str, engine: str, moved_by: str | None) -> str:
+    """The engine's name with what carried the data, where that is not plain from the name.
 
-
-def as_it_ran(engine: str, moved_by: str | None) -> str:
-    """The engine's name with what carried the gradients, where that differs from the name.
-
-    "ddp-gloo" on GPUs ran as "ddp-nccl", "horovod-mpi" as "horovod-mpi+nccl":
-    there MPI still agrees on what is sent.
+    "hvdtools-mpi" is itself over MPI and "hvdtools-mpi+nccl" on GPUs, where MPI
+    still agrees on what is sent; "ddp" is "ddp-gloo" or "ddp-nccl".
     """
-    if moved_by is None or moved_by == ENGINES[engine].moved_by:
+    if moved_by in (None, "none"):
         return engine
-    if engine.startswith("ddp-"):
-        return f"ddp-{moved_by}"
-    return f"{engine}+{moved_by}"
+    known = FAMILIES[family].engines[engine]
+    if known.program_engine in ("ddp", "torch"):
+        return f"{engine}-{moved_by}"
+    return engine if moved_by == known.moved_by else f"{engine}+{moved_by}"

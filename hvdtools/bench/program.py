@@ -6,44 +6,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvdtools.bench.engines import ENGINES, FRAMEWORKS, Framework, engines_of
+from hvdtools.bench.engines import FAMILIES, Family
+from hvdtools.bench.options import OPTIONS, check_names, check_options
 from hvdtools.bench.tables import check_keys, check_listed_once
 from hvdtools.errors import HvdtoolsError, unknown_name
 
 PROGRAMS = Path(__file__).parent / "programs"
-# The shipped programs and whose they are; a program of the user's goes by its engines.
-SHIPPED = {"train_torch.py": "torch", "train_keras.py": "keras"}
-# What [program.train] may hold; options of both programs, held equal by a test.
-TRAIN_KEYS: dict[str, type] = {
-    "model": str,
-    "data": str,
-    "batch_size": int,
-    "epochs": int,
-    "warmup_epochs": int,
-    "lr": float,
-    "seed": int,
-}
+SCALINGS = ("weak", "strong")
+_SHIPPED = {family.program: name for name, family in FAMILIES.items()}
 
 
 @dataclass(frozen=True)
 class Program:
-    """One training program under some engines.
+    """One program under some engines.
 
     Attributes:
         file: Runs in every rank.
-        framework: A name in `engines.FRAMEWORKS`.
-        engines: Names from `engines.ENGINES`, in the order they take turns.
-        train: (option, value) pairs for the program; its --batch-size is one rank's.
+        family: A name in `engines.FAMILIES`.
+        engines: Names of that family's engines, in the order they take turns.
+        side_by_side: Engines that one starter can serve take turns block by block
+            in one job; otherwise each has jobs of its own, and the jobs take turns.
+        scalings: "weak" (the batch of a rank stays the same), "strong" (that of the
+            whole job does), or both; (None,) for all-reduces, where nothing scales.
+        strong_batch_size: The whole job's batch under strong scaling.
+        options: (option, value) pairs for the program; its batch_size is one rank's.
     """
 
     file: Path
-    framework: str
+    family: str
     engines: tuple[str, ...]
-    train: tuple[tuple[str, str | int | float], ...]
+    side_by_side: bool
+    scalings: tuple[str | None, ...]
+    strong_batch_size: int | None
+    options: tuple[tuple[str, str | int | float], ...]
 
     def asked(self, option: str) -> Any:
-        """The value of an option in `train`."""
-        return dict(self.train)[option]
+        """The value of an option; None where the suite leaves it to the program."""
+        return dict(self.options).get(option)
+
+    def batch_per_rank(self, scaling: str | None, ranks: int) -> int | None:
+        """Samples a rank and a step.
+
+        Raises:
+            HvdtoolsError: Strong scaling cannot share its batch evenly.
+        """
+        if scaling != "strong":
+            batch: int | None = self.asked("batch_size")
+            return batch
+        assert self.strong_batch_size is not None
+        batch, rest = divmod(self.strong_batch_size, ranks)
+        if rest or not batch:
+            raise HvdtoolsError(
+                f"strong_batch_size = {self.strong_batch_size} of {self.file.name} cannot be "
+                f"shared by {ranks} ranks: choose a multiple of every number of ranks."
+            )
+        return batch
 
 
 def read_program(table: Any, suite_file: Path) -> Program:
@@ -55,56 +72,89 @@ def read_program(table: Any, suite_file: Path) -> Program:
     where = f"[[program]] in {suite_file}"
     if not isinstance(table, dict):
         raise HvdtoolsError(f"{suite_file} lists {table!r} as a program: begin each [[program]].")
-    check_keys(table, {"file": str, "engines": list, "train": dict}, where)
+    needed = {"file": str, "engines": list, "options": dict}
+    also = {"family": str, "side_by_side": bool, "scaling": list, "strong_batch_size": int}
+    check_keys(table, needed, where, also)
+    name = _family(table, suite_file)
+    family = FAMILIES[name]
     check_listed_once(table["engines"], "engines", str(suite_file))
     for engine in table["engines"]:
-        if str(engine) not in ENGINES:  # str: TOML may hold a list here
-            raise unknown_name("engine", str(engine), tuple(ENGINES))
-    framework = _framework(table["file"], table["engines"])
-    _check_train(table["train"], FRAMEWORKS[framework], suite_file)
+        if str(engine) not in family.engines:  # str: TOML may hold a list here
+            raise unknown_name(f"engine of {family.name}", str(engine), tuple(family.engines))
+    check_options(table["options"], OPTIONS[name], suite_file)
+    if table["file"] in _SHIPPED:
+        check_names(name, table["options"])
     return Program(
         file=_file(table["file"], suite_file),
-        framework=framework,
+        family=name,
         engines=tuple(table["engines"]),
-        train=tuple(table["train"].items()),
+        side_by_side=_side_by_side(table, family),
+        scalings=_scalings(table, family, suite_file),
+        strong_batch_size=table.get("strong_batch_size"),
+        options=tuple(table["options"].items()),
     )
 
 
-def _framework(file: str, engines: list[str]) -> str:
-    """Whose program it is; all engines must be of that framework."""
-    framework = SHIPPED.get(file, ENGINES[engines[0]].framework)
-    for engine in engines:
-        if ENGINES[engine].framework != framework:
-            fitting = ", ".join(engines_of(framework))
-            raise HvdtoolsError(
-                f"The engine {engine!r} does not train with {FRAMEWORKS[framework].name}: give "
-                f"{file!r} engines of {fitting}, and {engine!r} a [[program]] of its own."
-            )
-    return framework
-
-
-def _check_train(train: dict[str, Any], framework: Framework, file: Path) -> None:
-    check_keys(train, TRAIN_KEYS, f"[program.train] in {file}")
-    if train["model"] not in framework.models:
-        raise unknown_name("model", train["model"], framework.models)
-    is_folder = framework.reads_folders and Path(train["data"]).is_dir()
-    if train["data"] not in framework.data and not is_folder:
-        also = ("the path of a folder",) if framework.reads_folders else ()
-        raise unknown_name("data", train["data"], (*framework.data, *also))
-    if train["batch_size"] < 1:
-        raise HvdtoolsError(f"{file} has batch_size = {train['batch_size']}: give at least 1.")
-    if not 0 <= train["warmup_epochs"] < train["epochs"]:
+def _family(table: dict[str, Any], suite_file: Path) -> str:
+    """Whose program it is: known of a shipped one, said of the user's own."""
+    file = table["file"]
+    name = table.get("family", _SHIPPED.get(file))
+    if name is None and "/" not in file:
+        raise unknown_name("program", file, tuple(_SHIPPED))
+    if name is None:
         raise HvdtoolsError(
-            f"{file} has warmup_epochs = {train['warmup_epochs']} of epochs = {train['epochs']}, "
-            "which leaves none to count: give more epochs."
+            f"{suite_file} does not say what kind of program {file!r} is: add "
+            f'family = "torch" (or another of {", ".join(FAMILIES)}).'
         )
+    if name not in FAMILIES:
+        raise unknown_name("family", name, tuple(FAMILIES))
+    if _SHIPPED.get(file, name) != name:
+        raise HvdtoolsError(
+            f'{suite_file} gives {file} family = "{name}", and it is of '
+            f'"{_SHIPPED[file]}": leave family out.'
+        )
+    return str(name)
+
+
+def _side_by_side(table: dict[str, Any], family: Family) -> bool:
+    asked = bool(table.get("side_by_side", False))
+    if asked and family.package == "tensorflow":
+        raise HvdtoolsError(
+            f"{family.program} runs one engine a job, since TensorFlow's own strategy and Horovod "
+            "cannot share a process: leave side_by_side out."
+        )
+    return asked
+
+
+def _scalings(table: dict[str, Any], family: Family, file: Path) -> tuple[str | None, ...]:
+    if family.kind != "training":
+        if "scaling" in table:
+            raise HvdtoolsError(
+                f"{file} gives {family.program} a scaling, and it trains nothing: leave it out."
+            )
+        return (None,)
+    if "scaling" not in table:
+        raise HvdtoolsError(
+            f'{file} does not say how {family.program} scales: add scaling = ["weak"] (the batch '
+            'of a rank stays the same), ["strong"] (that of the whole job does), or both.'
+        )
+    check_listed_once(table["scaling"], "scaling", str(file))
+    for name in table["scaling"]:
+        if name not in SCALINGS:
+            raise unknown_name("scaling", str(name), SCALINGS)
+    if ("strong" in table["scaling"]) != ("strong_batch_size" in table):
+        raise HvdtoolsError(
+            f"{file} needs strong_batch_size, the batch of the whole job, with strong scaling and "
+            "only there: add it, or leave it out."
+        )
+    return tuple(table["scaling"])
 
 
 def _file(name: str, suite_file: Path) -> Path:
     """A shipped program by its plain name, or a path (with a slash) relative to the suite."""
     if "/" not in name:
-        if name not in SHIPPED:
-            raise unknown_name("program", name, tuple(SHIPPED))
+        if name not in _SHIPPED:
+            raise unknown_name("program", name, tuple(_SHIPPED))
         return PROGRAMS / name
     program = (suite_file.parent / name).resolve()
     if not program.is_file():

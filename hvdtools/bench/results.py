@@ -8,62 +8,53 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.bench.engines import ENGINES
+from hvdtools.bench.engines import FAMILIES
+from hvdtools.bench.measured import Allreduce, Loader, Measured, Training, from_table, to_table
 from hvdtools.errors import HvdtoolsError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FILE_NAME = "results.jsonl"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One case of one round, whole or failed.
+    """One engine in one job, whole or failed. `results.schema.json` documents the fields too.
 
     Attributes:
-        run_id: One `hvdtools bench run`; many results share it.
-        time_utc: When the case ended, ISO 8601.
-        suite, scaling, engine, ranks, round: Which case it was.
-        framework: Whose program it was, a name in `engines.FRAMEWORKS`.
+        run_id: One `hvdtools bench run`, resumed or not; many results share it.
+        time_utc: When the job ended, ISO 8601.
+        suite: The suite's name.
+        suite_digest: Of what the suite says, so that a run is resumed with the same.
+        family: Whose program it was, a name in `engines.FAMILIES`.
+        kind: "training", "allreduce" or "input".
         program: The program's file, without its folder.
-        model, data: What it trained, on which images.
-        moved_by: What carried the gradients: "mpi", "gloo", "grpc" or "nccl".
-        device: "cpu" or "cuda".
-        batch_per_rank, threads_per_rank, lr: As the program used them; `lr` is
-            that of the whole job.
-        steps_per_block: Steps in each of `block_s`.
-        block_s: Wall times of blocks of steps, each the slowest rank's, in seconds.
-        samples_per_s: Of all ranks together, the median over the blocks.
-        accuracy: On the whole test set after training, 0 to 1.
-        in_sync: Whether all ranks ended with the same weights, bit for bit;
-            None for a single rank.
+        options: What the suite told the program, for all engines and rank counts alike.
+        engine: A name among the family's engines.
+        side_by_side: The engines that took turns in this one job.
+        scaling: "weak" or "strong"; None where there is nothing to scale.
+        ranks, nodes: Of the job.
+        round: Which repetition of the job, from 1.
         wall_s: The whole job, with its start.
-        exit_code, error: 0 and None for a case that worked; `error` says why
-            it did not. What the program would have measured is then None.
+        exit_code, error: 0 and None for a job that worked; `error` says why it did not.
         command: The same job by hand, from a clone.
         versions, hardware, environment: See `facts`.
+        measured: What the program found; None for a job that failed.
     """
 
     run_id: str
     time_utc: str
     suite: str
-    scaling: str
-    framework: str
+    suite_digest: str
+    family: str
+    kind: str
     program: str
-    model: str
-    data: str
+    options: dict[str, str | int | float]
     engine: str
+    side_by_side: tuple[str, ...]
+    scaling: str | None
     ranks: int
+    nodes: int
     round: int
-    batch_per_rank: int
-    threads_per_rank: int
-    moved_by: str | None
-    device: str | None
-    lr: float | None
-    steps_per_block: int | None
-    block_s: tuple[float, ...]
-    samples_per_s: float | None
-    accuracy: float | None
-    in_sync: bool | None
     wall_s: float
     exit_code: int
     error: str | None
@@ -71,17 +62,35 @@ class Result:
     versions: dict[str, str]
     hardware: dict[str, str | int | float | list[str]]
     environment: dict[str, str]
+    measured: Measured | None
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def training(self) -> Training | None:
+        """What was measured, if it is a training."""
+        return self.measured if isinstance(self.measured, Training) else None
+
+    @property
+    def allreduce(self) -> Allreduce | None:
+        """What was measured, if it is all-reduces."""
+        return self.measured if isinstance(self.measured, Allreduce) else None
+
+    @property
+    def loader(self) -> Loader | None:
+        """What was measured, if it is a loader."""
+        return self.measured if isinstance(self.measured, Loader) else None
+
+    @property
     def block_rates(self) -> list[float]:
-        """Samples a second in each block: ranks x batch x steps over the slowest rank's time."""
-        samples = self.ranks * self.batch_per_rank * (self.steps_per_block or 0)
-        return [samples / seconds for seconds in self.block_s]
+        """Samples a second of all ranks together, in each block; none for an all-reduce."""
+        return self.measured.block_rates if isinstance(self.measured, Training | Loader) else []
 
     def to_json(self) -> str:
         """One line, without its newline."""
-        return json.dumps(dataclasses.asdict(self))
+        table = {**vars(self), "measured": None}
+        if self.measured is not None:
+            table["measured"] = to_table(self.measured)
+        return json.dumps(table)
 
 
 def from_json(line: str) -> Result:
@@ -102,12 +111,15 @@ def from_json(line: str) -> Result:
     if table.keys() != expected:
         odd = ", ".join(sorted(table.keys() ^ expected))
         raise HvdtoolsError(f"A result has missing or unknown fields ({odd}): was it edited?")
-    if table["engine"] not in ENGINES:
+    family = FAMILIES.get(table["family"])
+    if family is None or table["engine"] not in family.engines:
         raise HvdtoolsError(
-            f"A result is of the engine {table['engine']!r}, which this hvdtools does not know: "
-            "read it with the hvdtools that wrote it."
+            f"A result is of the engine {table['engine']!r} of {table['family']!r}, which this "
+            "hvdtools does not know: read it with the hvdtools that wrote it."
         )
-    return Result(**{**table, "block_s": tuple(table["block_s"])})
+    if table["measured"] is not None:
+        table["measured"] = from_table(table["kind"], table["measured"])
+    return Result(**{**table, "side_by_side": tuple(table["side_by_side"])})
 
 
 def append(file: Path, result: Result) -> None:

@@ -9,20 +9,19 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from hvdtools import installed
 from hvdtools.bench import facts
-from hvdtools.bench.cases import Case, cases, command_by_hand, environment, program_arguments
-from hvdtools.bench.engines import ENGINES, FRAMEWORKS, BenchEngine
-from hvdtools.bench.results import Result, append
+from hvdtools.bench.cases import Case, name_of, names_of
+from hvdtools.bench.measured import Measured, from_table
+from hvdtools.bench.place import Place
+from hvdtools.bench.results import Result, append, read
 from hvdtools.bench.suite import Suite
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import JobSpec, Outcome, Plan, look_around, make_plan, run
+from hvdtools.launch import Outcome, Plan, look_around, make_plan, run
 from hvdtools.launch.machine import Machine
 
 # 128 + SIGHUP, SIGINT, SIGTERM: whoever ended the case meant the suite.
@@ -32,114 +31,155 @@ TIMED_OUT = 124
 Say = Callable[[Case, str], None]
 
 
-def run_suite(suite: Suite, run_id: str, file: Path, say: Say) -> Iterator[Result]:
-    """Run every case and yield its result when it is on disk in `file`.
+@dataclass(frozen=True)
+class Run:
+    """One run of a suite, or what is left of it.
 
-    A case that fails is a result that says why; the suite goes on.
+    Attributes:
+        suite: What is measured.
+        place: Where.
+        run_id: Its name in the results.
+        file: Where results are appended. On several nodes all of them must see its folder.
+    """
+
+    suite: Suite
+    place: Place
+    run_id: str
+    file: Path
+
+    def left_of(self, wanted: Sequence[Case]) -> list[Case]:
+        """The cases that have no result in `file` yet; one that failed has had its turn.
+
+        Raises:
+            HvdtoolsError: The run measured another suite: its results would not compare.
+        """
+        if not self.file.is_file():
+            return list(wanted)
+        mine = [each for each in read(self.file).results if each.run_id == self.run_id]
+        if any(each.suite_digest != self.suite.digest for each in mine):
+            raise HvdtoolsError(
+                f"The suite {self.suite.name!r} has changed since run {self.run_id} began: start a "
+                "new run without --resume."
+            )
+        done = {name_of(result) for result in mine}
+        return [case for case in wanted if not done.issuperset(names_of(case))]
+
+
+def run_cases(this: Run, wanted: Sequence[Case], say: Say) -> Iterator[Result]:
+    """Run the cases and yield each result when it is on disk.
+
+    A case that fails is a result that says why, for each of its engines; the
+    suite goes on.
 
     Args:
         say: Called when a case starts, and with each line that its rank 0 prints.
 
     Raises:
-        HvdtoolsError: The user stopped it, by Ctrl-C or a signal.
+        HvdtoolsError: The user stopped it, by Ctrl-C or a signal; what ran then
+            leaves no result.
     """
     machine = look_around()
-    for case in cases(suite):
+    for case in wanted:
         say(case, "starting")
-        result = _run_case(suite, case, run_id, machine, say)
-        append(file, result)
-        yield result
-        if result.exit_code in STOPPED:
+        ended = _run_case(this, case, machine, say)
+        if any(result.exit_code in STOPPED for result in ended):
             raise HvdtoolsError(
-                f"The run was stopped: `hvdtools bench report {file.parent}` shows what was "
-                "measured until then."
+                f"The run was stopped: `hvdtools bench run {this.suite.name} --resume "
+                f"{this.run_id}` goes on where it was, and `hvdtools bench report "
+                f"{this.file.parent}` shows what was measured until then."
             )
+        for result in ended:
+            append(this.file, result)
+            yield result
 
 
-def _run_case(suite: Suite, case: Case, run_id: str, machine: Machine, say: Say) -> Result:
+def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]:
     port = free_ports(case.ranks)
     plan: Plan | None = None
-    measured: dict[str, Any] = {}
+    measured: dict[str, Measured] = {}
+    exit_code, error = 0, None
     start_s = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="hvdtools-bench-") as folder:
-        answer = Path(folder) / "result.jsonl"
+    # Beside the results, since on several nodes rank 0 may be on another than this.
+    with tempfile.TemporaryDirectory(prefix=".running-", dir=this.file.parent) as folder:
+        answer = Path(folder).resolve() / "result.jsonl"
         try:
-            _check_installed(ENGINES[case.engine])
-            plan = make_plan(_job(suite, case, port, answer), machine)
-            outcome = run(plan, on_line=_only_rank_0(case, say), timeout_s=suite.timeout_s)
-            exit_code, error = outcome.exit_code, _why(outcome, suite.timeout_s)
-        except HvdtoolsError as not_started:
-            exit_code, error = 2, str(not_started)
-        if error is None and not answer.is_file():
-            error = "the program ended well but wrote no result"
-        if error is None:
-            measured = json.loads(answer.read_text())
+            check_installed(case)
+            plan = make_plan(this.place.job(this.suite, case, port, answer), machine)
+            outcome = run(plan, on_line=_only_rank_0(case, say), timeout_s=this.suite.timeout_s)
+            exit_code, error = outcome.exit_code, _why(outcome, this.suite.timeout_s)
+            if error is None:
+                measured = _measured(case, answer)
+        except HvdtoolsError as problem:
+            exit_code, error = 2, str(problem)
     wall_s = time.perf_counter() - start_s
     seen = {**os.environ, **dict(plan.env if plan else ())}
-    return Result(
-        run_id=run_id,
-        time_utc=now_utc(),
-        suite=suite.name,
-        scaling=suite.scaling,
-        framework=case.program.framework,
-        program=case.program.file.name,
-        model=case.program.asked("model"),
-        data=case.program.asked("data"),
-        engine=case.engine,
-        ranks=case.ranks,
-        round=case.round,
-        wall_s=round(wall_s, 3),
-        exit_code=exit_code,
-        error=None if error is None else facts.without_names(error),
-        command=command_by_hand(suite, case, port),
-        versions=facts.versions(machine.mpirun.name if machine.mpirun else "none found"),
-        hardware=facts.hardware(),
-        environment=facts.recorded_environment(seen),
-        **_measured(suite, case, measured),
-    )
+    return [
+        Result(
+            run_id=this.run_id,
+            time_utc=now_utc(),
+            suite=this.suite.name,
+            suite_digest=this.suite.digest,
+            family=case.program.family,
+            kind=case.family.kind,
+            program=case.program.file.name,
+            options=dict(case.program.options),
+            engine=engine,
+            side_by_side=case.engines,
+            scaling=case.scaling,
+            ranks=case.ranks,
+            nodes=case.nodes,
+            round=case.round,
+            wall_s=round(wall_s, 3),
+            exit_code=exit_code,
+            error=None if error is None else facts.without_names(error),
+            command=this.place.command_by_hand(this.suite, case, port),
+            versions=facts.versions(machine.mpirun.name if machine.mpirun else "none found"),
+            hardware=facts.hardware(),
+            environment=facts.recorded_environment(seen),
+            measured=measured.get(engine),
+        )
+        for engine in case.engines
+    ]
 
 
-def _job(suite: Suite, case: Case, port: int, answer: Path) -> JobSpec:
-    arguments = program_arguments(case)
-    return JobSpec(
-        command=("python", str(case.program.file), *arguments, "--result", str(answer)),
-        ranks=case.ranks,
-        starter=ENGINES[case.engine].starter,
-        env=environment(suite, ENGINES[case.engine], port),
-    )
-
-
-def _check_installed(engine: BenchEngine) -> None:
-    """Raise if the engine's framework is missing, or the Horovod here does not fit it.
+def check_installed(case: Case) -> None:
+    """Raise if the program's framework is missing, or the Horovod here does not fit it.
 
     A rank would say so too, in a traceback.
     """
-    framework = FRAMEWORKS[engine.framework]
-    if installed.framework_version(framework.package) is None:
+    package = case.family.package
+    if installed.framework_version(package) is None:
         raise HvdtoolsError(
-            f"{framework.name} needs {framework.package}, which is not installed: run "
-            f"`pip install {framework.package}` and `hvdtools build`."
+            f"{case.family.name} needs {package}, which is not installed: run "
+            f"`pip install {package}` and `hvdtools build`."
         )
-    if engine.program_engine == "horovod":
-        installed.require(framework.package)
+    if any(engine.program_engine in ("hvdtools", "horovod") for engine in case.bench_engines):
+        installed.require(package)
 
 
-def _measured(suite: Suite, case: Case, said: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a result that the program fills; for one that failed, what was asked for."""
-    block_s = tuple(said.get("block_s", ()))
-    batch = said.get("batch_per_rank", case.program.asked("batch_size"))
-    steps = said.get("steps_per_block")
-    rate = None
-    if block_s:
-        rate = float(np.median([said["ranks"] * batch * steps / seconds for seconds in block_s]))
-    return {
-        "batch_per_rank": batch,
-        "threads_per_rank": said.get("threads_per_rank", suite.threads_per_rank),
-        "steps_per_block": steps,
-        "block_s": block_s,
-        "samples_per_s": rate,
-        **{name: said.get(name) for name in ("moved_by", "device", "lr", "accuracy", "in_sync")},
+def _measured(case: Case, answer: Path) -> dict[str, Measured]:
+    """Engine -> what the program wrote of it.
+
+    Raises:
+        HvdtoolsError: It wrote nothing, or something else.
+    """
+    if not answer.is_file():
+        raise HvdtoolsError("the program ended well but wrote no result")
+    found = {}
+    for line in answer.read_text(encoding="utf-8").splitlines():
+        measured = from_table(case.family.kind, json.loads(line))
+        found[measured.engine] = measured
+    by_name = {
+        name: found.pop(engine.program_engine, None)
+        for name, engine in zip(case.engines, case.bench_engines, strict=True)
     }
+    missing = [name for name, measured in by_name.items() if measured is None]
+    if missing or found:
+        raise HvdtoolsError(
+            f"the program was asked for {', '.join(case.engines)}, left out "
+            f"{', '.join(missing) or 'none'} and wrote of {', '.join(found) or 'no other'}"
+        )
+    return {name: measured for name, measured in by_name.items() if measured is not None}
 
 
 def _only_rank_0(case: Case, say: Say) -> Callable[[int | None, str, str], None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvdtools.bench.engines import FRAMEWORKS
 from hvdtools.bench.program import PROGRAMS, Program, read_program
 from hvdtools.bench.tables import check_keys, check_listed_once
 from hvdtools.errors import HvdtoolsError, unknown_name
@@ -18,7 +18,6 @@ else:
     import tomli as tomllib
 
 SUITES = PROGRAMS / "suites"
-SCALINGS = ("weak",)
 
 
 @dataclass(frozen=True)
@@ -27,17 +26,22 @@ class Suite:
 
     Attributes:
         name: Names the folder of results.
-        scaling: "weak": the batch per rank is the same for every number of ranks.
-        ranks: Numbers of ranks.
+        ranks: Numbers of ranks on a single node.
+        nodes: Numbers of nodes, each with `ranks_per_node` ranks.
+        ranks_per_node: Of a full node; None where `nodes` is empty.
         rounds: How often each case is run.
         threads_per_rank: The framework's threads in each rank, for every case.
         timeout_s: The longest that one case may take.
-        programs: What is trained, at most one for each framework.
+        programs: What is run.
+
+    Raises:
+        HvdtoolsError: There would be nothing to run, or more ranks than a node has.
     """
 
     name: str
-    scaling: str
     ranks: tuple[int, ...]
+    nodes: tuple[int, ...]
+    ranks_per_node: int | None
     rounds: int
     threads_per_rank: int
     timeout_s: float
@@ -46,6 +50,29 @@ class Suite:
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise HvdtoolsError(f"{self.rounds} rounds measure nothing: ask for at least 1.")
+        if not self.ranks and not self.nodes:
+            raise HvdtoolsError("No number of ranks is given: add --ranks 1,2 or --nodes 1,2.")
+        for number in (*self.ranks, *self.nodes, self.ranks_per_node or 1):
+            if number < 1:
+                raise HvdtoolsError(f"{number} ranks or nodes measure nothing: give 1 or more.")
+        if self.nodes and self.ranks_per_node is None:
+            raise HvdtoolsError(
+                "How many ranks a node has is not given: add --ranks-per-node, as in "
+                "--nodes 1,2 --ranks-per-node 8."
+            )
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(ranks, nodes) of the jobs, rising."""
+        full = [(nodes * (self.ranks_per_node or 1), nodes) for nodes in self.nodes]
+        return tuple(sorted({*((ranks, 1) for ranks in self.ranks), *full}))
+
+    @property
+    def digest(self) -> str:
+        """Names what the suite measures, but for how often: equal for two that do the same."""
+        programs = [(p.file.name, *vars(p).values()) for p in self.programs]
+        words = repr((self.name, self.threads_per_rank, [p[:1] + p[2:] for p in programs]))
+        return hashlib.sha256(words.encode()).hexdigest()[:12]
 
 
 def suite_names() -> list[str]:
@@ -75,56 +102,39 @@ def load(name_or_file: str) -> Suite:
 
 
 def _suite(table: dict[str, Any], file: Path) -> Suite:
-    keys: dict[str, type] = {
+    needed: dict[str, type] = {
         "name": str,
-        "scaling": str,
-        "ranks": list,
         "rounds": int,
         "threads_per_rank": int,
         "timeout_s": float,
         "program": list,
     }
-    check_keys(table, keys, str(file))
-    _check_names(table)
-    _check_counts(table, file)
-    programs = tuple(read_program(program, file) for program in table["program"])
-    _check_programs(programs, file)
-    return Suite(
-        name=table["name"],
-        scaling=table["scaling"],
-        ranks=tuple(sorted(table["ranks"])),
-        rounds=table["rounds"],
-        threads_per_rank=table["threads_per_rank"],
-        timeout_s=float(table["timeout_s"]),
-        programs=programs,
-    )
-
-
-def _check_names(table: dict[str, Any]) -> None:
+    check_keys(table, needed, str(file), {"ranks": list, "nodes": list, "ranks_per_node": int})
     name = table["name"]
     if not name or Path(name).name != name or name.startswith("."):
         raise HvdtoolsError(f"The suite's name {name!r} cannot name a folder: use a plain word.")
-    if table["scaling"] not in SCALINGS:
-        raise unknown_name("scaling", table["scaling"], SCALINGS)
-
-
-def _check_counts(table: dict[str, Any], file: Path) -> None:
-    if not all(type(ranks) is int and ranks >= 1 for ranks in table["ranks"]):
-        raise HvdtoolsError(f"{file} has ranks = {table['ranks']!r}: give whole numbers from 1.")
-    check_listed_once(table["ranks"], "ranks", str(file))
     for key in ("threads_per_rank", "timeout_s"):
         if table[key] <= 0:
             raise HvdtoolsError(f"{file} has {key} = {table[key]!r}: it must be more than 0.")
-
-
-def _check_programs(programs: tuple[Program, ...], file: Path) -> None:
-    """At least one, and no two that a table of results could not tell apart."""
-    if not programs:
+    if not table["program"]:
         raise HvdtoolsError(f"{file} has no program to run: add a [[program]] table.")
-    seen = [program.framework for program in programs]
-    for framework in seen:
-        if seen.count(framework) > 1:
-            raise HvdtoolsError(
-                f"{file} has two programs for {FRAMEWORKS[framework].name}, whose figures must "
-                "not be compared: give each a suite of its own."
-            )
+    return Suite(
+        name=name,
+        ranks=_counts(table, "ranks", file),
+        nodes=_counts(table, "nodes", file),
+        ranks_per_node=table.get("ranks_per_node"),
+        rounds=table["rounds"],
+        threads_per_rank=table["threads_per_rank"],
+        timeout_s=float(table["timeout_s"]),
+        programs=tuple(read_program(program, file) for program in table["program"]),
+    )
+
+
+def _counts(table: dict[str, Any], key: str, file: Path) -> tuple[int, ...]:
+    found = table.get(key)
+    if found is None:
+        return ()
+    if not all(type(count) is int and count >= 1 for count in found):
+        raise HvdtoolsError(f"{file} has {key} = {found!r}: give whole numbers from 1.")
+    check_listed_once(found, key, str(file))
+    return tuple(sorted(found))

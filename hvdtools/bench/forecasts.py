@@ -1,0 +1,78 @@
+"""Forecasts of all that a run measured, and why there are none of the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hvdtools.bench.engines import FAMILIES
+from hvdtools.bench.network import Network
+from hvdtools.bench.predict import Forecast, predict
+from hvdtools.bench.results import Result
+from hvdtools.bench.works import by_work
+from hvdtools.errors import HvdtoolsError, unknown_name
+
+
+@dataclass(frozen=True)
+class Question:
+    """What `hvdtools bench predict` is asked.
+
+    Attributes:
+        ranks: Numbers of ranks to predict.
+        network: What the user says of it; None: as measured.
+        ranks_per_node: None: as measured.
+        engine, model: Which; None for all.
+    """
+
+    ranks: tuple[int, ...]
+    network: Network | None = None
+    ranks_per_node: int | None = None
+    engine: str | None = None
+    model: str | None = None
+
+
+def question_of(results: Sequence[Result]) -> Question:
+    """What a report asks by itself: the measured numbers of ranks, and larger ones of a cluster.
+
+    On a single node nothing was measured of what would connect it to another.
+    """
+    trained = [result for result in results if result.training is not None]
+    measured = {result.ranks for result in trained}
+    most = max(measured, default=1)
+    if all(result.nodes == 1 for result in trained):
+        return Question(tuple(sorted(measured)), ranks_per_node=most)
+    return Question(tuple(sorted(measured | {2 * most, 4 * most, 8 * most})))
+
+
+def forecasts(results: Sequence[Result], question: Question) -> tuple[list[Forecast], list[str]]:
+    """A forecast for each work and engine that communicates, and why others have none.
+
+    Raises:
+        HvdtoolsError: The engine or the model was not measured.
+    """
+    trained = [result for result in results if result.training is not None]
+    _check_known("engine", question.engine, {result.engine for result in trained})
+    _check_known("model", question.model, {work.model for work in by_work(trained)})
+    found, missing = [], []
+    for work, of_one in by_work(trained).items():
+        if question.model not in (None, work.model):
+            continue
+        for engine in dict.fromkeys(result.engine for result in of_one):
+            is_ideal = engine == FAMILIES[work.family].ideal
+            if is_ideal or question.engine not in (None, engine):
+                continue
+            try:
+                found.append(
+                    predict(
+                        results, work, engine, question.ranks, question.network,
+                        question.ranks_per_node,
+                    )
+                )  # fmt: skip
+            except HvdtoolsError as problem:
+                missing.append(f"{work.model}, {engine}: {problem}")
+    return found, missing
+
+
+def _check_known(kind: str, name: str | None, known: set[str]) -> None:
+    if name is not None and name not in known:
+        raise unknown_name(kind, name, sorted(known))
