@@ -410,3 +410,15 @@ def test_curves_of_kinds_refusals_and_failures() -> None:
     assert refused.points == () and refused.refused == "Horovod takes no bfloat16"
     assert refused.failures == ("out of luck",)
     assert made["torch", 2, "", 0].failures == ("no port",)
+
+
+def test_a_sweep_that_two_programs_share_is_one() -> None:
+    results = [
+        allreduce_result(
+            "torch", 2, turn, {1024: (0.001,) * 6}, dtype=dtype, options={"dtype": dtype}
+        )
+        for turn in (1, 2, 3)
+        for dtype in ("float32", "float16")
+    ]
+    kinds = [(curve.dtype, curve.points[0].rounds) for curve in curves(results)]
+    assert kinds == [("float32", 3), ("float16", 3)]

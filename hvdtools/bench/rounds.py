@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,13 +16,25 @@ Rounds = dict[Key, Result]  # one case's results that worked
 
 
 def worked(results: Sequence[Result], engine: str, ranks: int, nodes: int) -> Rounds:
-    """The results of one case by run and round, without those that failed."""
-    return {
-        (result.run_id, result.round): result
-        for result in results
-        if (result.engine, result.ranks, result.nodes) == (engine, ranks, nodes)
-        and result.measured is not None
-    }
+    """The results of one case by run and round, without those that failed.
+
+    All-reduces that a suite splits over several programs are one result, with all their points.
+    """
+    found: Rounds = {}
+    for result in results:
+        if (result.engine, result.ranks, result.nodes) != (engine, ranks, nodes):
+            continue
+        if result.measured is not None:
+            key = (result.run_id, result.round)
+            found[key] = _with_points_of(found.get(key), result)
+    return found
+
+
+def _with_points_of(before: Result | None, result: Result) -> Result:
+    if before is None or before.allreduce is None or result.allreduce is None:
+        return result
+    points = (*before.allreduce.points, *result.allreduce.points)
+    return replace(result, measured=replace(result.allreduce, points=points))
 
 
 def sizes(results: Sequence[Result]) -> list[tuple[str, int, int]]:
