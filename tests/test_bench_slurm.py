@@ -99,7 +99,7 @@ def test_a_stopped_run_cancels_its_jobs(slurm_bed: SlurmBed, tmp_path: Path) -> 
 
 def test_slurm_is_asked_for_what_the_dry_run_shows(slurm_bed: SlurmBed, tmp_path: Path) -> None:
     write_suite(tmp_path, "hvdtools-gloo")
-    more = ("--sbatch=--partition=nowhere", "--run", "a-run", "--interface", "eth0")
+    more = ("--sbatch", "partition=nowhere", "--run", "a-run", "--interface", "eth0")
     shown = bench(slurm_bed, tmp_path, *SLURM, *more, "--dry-run")
     folder = tmp_path / "results" / "tiny" / "parts" / "a-run"
     assert shown.returncode == 0 and shown.stdout == "".join(

@@ -24,12 +24,12 @@ def run(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of results, added to.  [default: results/SUITE]"),
+        typer.Option(help="Folder of results, added to.  \\[default: results/SUITE]"),
     ] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
-            help="How often each case is run.  [default: as the suite says]",
+            help="How often each case is run.  \\[default: as the suite says]",
             rich_help_panel=_WHAT,
         ),
     ] = None,
@@ -46,7 +46,7 @@ def run(
     ] = None,
     on: Annotated[
         str | None,
-        typer.Option(help="local, hosts or slurm.  [default: local]", rich_help_panel=_WHERE),
+        typer.Option(help="local, hosts or slurm.  \\[default: local]", rich_help_panel=_WHERE),
     ] = None,
     hosts: Annotated[
         str | None,
@@ -63,8 +63,8 @@ def run(
     sbatch: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="OPTION",
-            help="An option for sbatch, as in --sbatch=--partition=gpu; may be repeated.",
+            metavar="NAME[=VALUE]",
+            help="Any option of sbatch, as in --sbatch partition=gpu; may be repeated.",
             rich_help_panel=_WHERE,
         ),
     ] = None,
@@ -154,11 +154,12 @@ def _submit(this: Run, flags: Flags, *, dry_run: bool) -> None:
     import shlex
 
     from hvdtools.bench.cases import cases
-    from hvdtools.bench.running import words_again
+    from hvdtools.bench.running import sbatch_words, words_again
     from hvdtools.bench.slurm_jobs import Request, gather, jobs_for, run_jobs, submissions
 
     folder = this.file.parent
-    request = Request(flags.suite, this.run_id, folder, words_again(flags), flags.sbatch)
+    sbatch = sbatch_words(flags)
+    request = Request(flags.suite, this.run_id, folder, words_again(flags), sbatch)
     jobs = submissions(request, this.suite)
     if dry_run:
         for nodes, job in jobs.items():
@@ -171,9 +172,10 @@ def _submit(this: Run, flags: Flags, *, dry_run: bool) -> None:
 @bench.command("report")
 def report(
     folder: Annotated[
-        Path | None, typer.Argument(help="A folder of results.  [default: the newest in results/]")
+        Path | None,
+        typer.Argument(help="A folder of results.  \\[default: the newest in results/]"),
     ] = None,
-    run: Annotated[str | None, typer.Option(help="Which run.  [default: the newest]")] = None,
+    run: Annotated[str | None, typer.Option(help="Which run.  \\[default: the newest]")] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write tables as CSV, too.")] = False,
 ) -> None:
     """Show a run's table again and write its page, report.html, anew."""
@@ -204,7 +206,8 @@ def compare(
 @bench.command("predict")
 def predict(
     folder: Annotated[
-        Path | None, typer.Argument(help="A folder of results.  [default: the newest in results/]")
+        Path | None,
+        typer.Argument(help="A folder of results.  \\[default: the newest in results/]"),
     ] = None,
     ranks: Annotated[
         str, typer.Option(metavar="8,64,512", help="Numbers of ranks to predict.")
@@ -213,19 +216,19 @@ def predict(
         str | None,
         typer.Option(
             metavar="100Gbit[,5us]",
-            help="A node's link, and the latency of a hop.  [default: as measured]",
+            help="A node's link, and the latency of a hop.  \\[default: as measured]",
         ),
     ] = None,
     ranks_per_node: Annotated[
-        int | None, typer.Option(help="Ranks on a node.  [default: as measured]")
+        int | None, typer.Option(help="Ranks on a node.  \\[default: as measured]")
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Which engine.  [default: all that were measured]")
+        str | None, typer.Option(help="Which engine.  \\[default: all that were measured]")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="Which model.  [default: all that were measured]")
+        str | None, typer.Option(help="Which model.  \\[default: all that were measured]")
     ] = None,
-    run: Annotated[str | None, typer.Option(help="Which run.  [default: the newest]")] = None,
+    run: Annotated[str | None, typer.Option(help="Which run.  \\[default: the newest]")] = None,
 ) -> None:
     """Say what the measured training would do on more ranks or another network, and how surely."""
     from rich.console import Console

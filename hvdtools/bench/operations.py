@@ -78,8 +78,10 @@ def _reducer(family: str, engine: str) -> str:
     """
     trained = FAMILIES[family].engines[engine]
     for name, known in FAMILIES["allreduce"].engines.items():
-        same_start = (known.starter, known.environment) == (trained.starter, trained.environment)
-        if known.program_engine == _REDUCERS.get(trained.program_engine) and same_start:
+        if (known.program_engine, known.starter) == (
+            _REDUCERS.get(trained.program_engine),
+            trained.starter,
+        ):
             return name
     raise HvdtoolsError(
         f"allreduce.py cannot measure what moves the gradients of {engine}: predict an engine of "

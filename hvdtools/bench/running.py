@@ -143,6 +143,11 @@ def newest(folder: Path) -> Path:
     return files[-1].parent
 
 
+def sbatch_words(flags: Flags) -> tuple[str, ...]:
+    """What `--sbatch NAME[=VALUE]` asks of sbatch."""
+    return tuple(f"--{word.lstrip('-')}" for word in flags.sbatch)
+
+
 def words_again(flags: Flags) -> tuple[str, ...]:
     """The flags that a job of a Slurm run needs again."""
     words: Sequence[str] = ("--interface", flags.interface) if flags.interface else ()
