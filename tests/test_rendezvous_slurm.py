@@ -160,7 +160,7 @@ def test_steps_of_a_batch_job(slurm_bed: SlurmBed, tmp_path: Path) -> None:
     script.write_text(
         "#!/bin/sh\n"
         f"srun -N2 -n2 --ntasks-per-node=1 {alone}\n"
-        f"srun -N1 -n2 -r1 sh -c {shlex.quote(f'{alone} && {alone}')}\n"
+        f"srun -N1 -n2 -w host2 sh -c {shlex.quote(f'{alone} && {alone}')}\n"
         f"{alone}\n"
     )
     argv = ["-N4", "--ntasks-per-node=2", f"--output={tmp_path}/out.txt", script]
