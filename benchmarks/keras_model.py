@@ -9,7 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 from colour_images import CLASSES, SHAPE
-from keras_gpt import GPT_124M, GPT_350M, GPT_MINI, Shape, gpt
+from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI, Shape
+from keras_gpt import gpt
 from numpy.typing import NDArray
 
 IMAGENET_SHAPE, IMAGENET_CLASSES = (224, 224, 3), 1000

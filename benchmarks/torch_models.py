@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
+from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch_convnets import cnn, resnet50, vgg16
-from torch_gpt import GPT_124M, GPT_350M, GPT_MINI, Gpt
+from torch_gpt import Gpt
 from torch_mlp import mlp
 
 Optimizer = torch.optim.Optimizer

@@ -13,7 +13,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 import torch_data
 import torch_models
-from torch_gpt import GPT_124M, GPT_350M, GPT_MINI, Gpt, Shape
+from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI, Shape
+from torch_gpt import Gpt
 from torch_models import MODELS, adamw
 
 CPU = torch.device("cpu")
