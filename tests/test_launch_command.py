@@ -131,6 +131,11 @@ def test_a_rank_that_lost_its_peer_gives_way_to_the_one_that_failed() -> None:
     # Two ranks that said nothing: no telling which, so the starter's word stands.
     assert culprit((Failure(0, 1),), {0: victim, 1: (), 2: ()}) == Failure(0, 1)
     assert culprit((Failure(1, 5),), {0: victim, 1: ()}) == Failure(1, 5)
+    # Open MPI cries once for two ranks that it ends.
+    cry = ("[host1:00000] *** An error occurred in Socket closed",)
+    three = (Failure(0, 14), Failure(1, 14), Failure(3, 7))
+    assert culprit(three, {0: (), 1: cry, 2: (), 3: ("my last words",)}) == Failure(3, 7)
+    assert culprit(three[:1], {0: (), 1: ()}) == Failure(0, 14)
 
 
 def test_words_for_each_outcome() -> None:

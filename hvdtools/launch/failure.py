@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 # What is said in the ranks whose peer went away: by Horovod (horovod/common/exceptions.py), and by
 # Open MPI, which ends such a rank itself.
-_VICTIMS_CRIES = ("HorovodInternalError", "An error occurred in Socket closed")
+_OPEN_MPI_CRY = "An error occurred in Socket closed"
+_VICTIMS_CRIES = ("HorovodInternalError", _OPEN_MPI_CRY)
+# MPI_ERR_UNKNOWN in Open MPI's mpi.h, the code that it then ends such ranks with. It cries once for
+# several of them, so the others say nothing.
+_OPEN_MPI_CODE = 14
 _UNCAUGHT = "Traceback (most recent call last):"
 _STOPPED_BY_STARTER = 128 + signal.SIGTERM
 
@@ -42,11 +46,11 @@ def culprit(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, .
         last_lines: What each rank of the job said last.
     """
     first = failures[0]
-    if not _is_victim(last_lines[first.rank]):
-        return first
+    cried = any(_OPEN_MPI_CRY in line for lines in last_lines.values() for line in lines)
     for failure in failures:
         victim = _is_victim(last_lines.get(failure.rank, ()))
-        if not victim and failure.exit_code != _STOPPED_BY_STARTER:
+        victim = victim or (cried and failure.exit_code == _OPEN_MPI_CODE)
+        if not victim and (failure is first or failure.exit_code != _STOPPED_BY_STARTER):
             return failure
     others = [rank for rank, lines in last_lines.items() if not _is_victim(lines)]
     raised = [rank for rank in others if any(_UNCAUGHT in line for line in last_lines[rank])]
