@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+from horovod_moves import moved_by
 from torch import Tensor
 from torch.distributed import ReduceOp
 from torch.distributed.distributed_c10d import _coalescing_manager
 
+from hvdtools.bench.engines import HOROVODS_FUSION_BYTES
 from hvdtools.errors import HvdtoolsError
 from hvdtools.installed import require
 from hvdtools.topology import Promise, promised
@@ -48,8 +50,8 @@ class Horovod:
     def __init__(self, on_gpu: bool) -> None:
         # Horovod's own default. hvdtools.torch would turn fusion off, since its buckets are fused
         # already; a group of tensors here is not.
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(128 * 2**20))
-        installed = require("torch")
+        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(HOROVODS_FUSION_BYTES))
+        require("torch")
         # Imported here, so that other engines run where no Horovod is built.
         import horovod.torch as hvd
 
@@ -59,8 +61,7 @@ class Horovod:
         self.rank, self.size = topology.rank, topology.size
         self.device = _device(on_gpu)
         self._hvd = hvd
-        controller = "mpi" if hvd.mpi_enabled() else "gloo"
-        self.moved_by = "nccl" if on_gpu and installed.nccl else controller
+        self.moved_by = moved_by(hvd, "torch", on_gpu=on_gpu)
 
     def operation(self, tensors: Sequence[Tensor]) -> Operation:
         # Under a name of its own: ranks agree on a name that they know by one bit.

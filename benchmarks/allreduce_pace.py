@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from allreduce_engines import Operation
 from allreduce_values import Values
 from torch import Tensor
+from torch_meeting import wait_for_device
 
 from hvdtools.bench.turns import Gather
 
@@ -44,21 +44,15 @@ class Stretches:
         taken_s = 0.0
         for begin in range(0, ops, self.values.ops):
             self.values.fill_to_time(self.flat)
-            synchronize(self.flat.device)
+            wait_for_device(self.flat.device)
             self.meet()
-            synchronize(self.flat.device)
+            wait_for_device(self.flat.device)
             begun_s = time.perf_counter()
             for _ in range(min(self.values.ops, ops - begin)):
                 self.operation()
-            synchronize(self.flat.device)
+            wait_for_device(self.flat.device)
             taken_s += time.perf_counter() - begun_s
         return taken_s
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given; a clock read earlier would lie."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def agree_on_ops(seconds: Callable[[int], float], gather: Gather) -> int:

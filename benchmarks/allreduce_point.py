@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import torch
 from allreduce_engines import Engine
 from allreduce_memory import free_bytes
-from allreduce_pace import Stretches, agree_on_ops, synchronize
+from allreduce_pace import Stretches, agree_on_ops
 from allreduce_values import DTYPES, Values
 from torch import Tensor
+from torch_meeting import wait_for_device
 
 from hvdtools.bench.measured import Point
 from hvdtools.bench.sizes import size_words
@@ -85,7 +86,7 @@ class Job:
         why = None
         try:
             engine.operation(message.pieces(flat))()
-            synchronize(self.device)
+            wait_for_device(self.device)
         except engine.refusals as error:
             ours = isinstance(error, HvdtoolsError)
             why = " ".join((f"{error}" if ours else f"{type(error).__name__}: {error}").split())
@@ -152,7 +153,7 @@ def _in_turns(job: Job, message: Message, runs: dict[str, Stretches]) -> dict[st
 def _wrong(job: Job, run: Stretches) -> int:
     """Elements of all ranks that are not the exact sum after one all-reduce."""
     run.values.fill(run.flat)
-    synchronize(job.device)
+    wait_for_device(job.device)
     run.operation()
-    synchronize(job.device)
+    wait_for_device(job.device)
     return int(sum(row[0] for row in job.gather([float(run.values.count_wrong(run.flat))])))

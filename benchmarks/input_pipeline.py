@@ -28,9 +28,8 @@ import torch.distributed as dist
 from made_images import make_images
 from torch.utils.data import DataLoader
 from torch_data import Batch, FixedBatch, dealt, for_ever, make, on_device
-from torch_meeting import place_of_this_rank, this_device
+from torch_meeting import gather_by_torch, place_of_this_rank, this_device, wait_for_device
 from torch_models import MODELS
-from torch_steps import wait_for_device
 
 from hvdtools.bench import measured, turns
 from hvdtools.errors import HvdtoolsError
@@ -51,12 +50,7 @@ class Job:
 
     def gather(self, values: Sequence[float]) -> list[list[float]]:
         """Row r has rank r's values, on every rank."""
-        mine = torch.tensor(values, dtype=torch.float64)
-        if self.size == 1:
-            return [mine.tolist()]
-        rows = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(rows, mine)
-        return [row.tolist() for row in rows]
+        return gather_by_torch(values)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from horovod_moves import moved_by
 from keras_data import batches, every_size_th, own_batch, samples
 from keras_model import cross_entropy
 from keras_pace import Pace, fit, loop
@@ -27,14 +28,11 @@ class Hvdtools:
         import horovod.tensorflow as hvd
 
         import hvdtools.keras as hvt
-        from hvdtools.installed import require
 
         self._hvt = hvt
         topology = hvt.init()
         self.rank, self.size = topology.rank, topology.size
-        controller = "mpi" if hvd.mpi_enabled() else "gloo"
-        on_nccl = device() == "cuda" and require("tensorflow").nccl
-        self.moved_by = "nccl" if on_nccl else controller
+        self.moved_by = moved_by(hvd, "tensorflow", on_gpu=device() == "cuda")
 
     def part(self, work: Work) -> tf.data.Dataset:
         if work.images is None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import sys
-from pathlib import Path
-
 import tensorflow as tf
 from keras_work import device
+from resident_set import forget_the_peak, peak_bytes
 
 _GPU = "GPU:0"  # each rank sees its own alone
-_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss: getrusage(2)
 
 
 class PeakMemory:
@@ -25,8 +20,7 @@ class PeakMemory:
         if device() == "cuda":
             tf.config.experimental.reset_memory_stats(_GPU)
         else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # the peak's reset: proc(5)
+            forget_the_peak()
         self._before_bytes = _peak_bytes()
 
     def grown_bytes(self) -> int:
@@ -36,4 +30,4 @@ class PeakMemory:
 def _peak_bytes() -> int:
     if device() == "cuda":
         return int(tf.config.experimental.get_memory_info(_GPU)["peak"])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT_BYTES
+    return peak_bytes()

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 import torch
+from horovod_moves import moved_by
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch_data import Loader, dealt
@@ -22,6 +23,8 @@ from torch_meeting import (
     this_device,
 )
 
+from hvdtools.bench.engines import HOROVODS_FUSION_BYTES
+
 
 class Hvdtools:
     """Horovod through hvdtools' adapter."""
@@ -31,13 +34,15 @@ class Hvdtools:
 
     def __init__(self) -> None:
         # Imported here, so that --engine ddp runs where no Horovod is built.
+        import horovod.torch as hvd
+
         import hvdtools.torch as hvt
 
         topology = hvt.init()
         self._hvt = hvt
         self.rank, self.size = topology.rank, topology.size
         self.device = this_device()
-        self.moved_by = _moved_by_horovod(self.device)
+        self.moved_by = moved_by(hvd, "torch", on_gpu=self.device.type == "cuda")
         self.gather = gather_by_horovod
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prepared:
@@ -77,7 +82,7 @@ class Horovod:
         self._hvd = hvd
         self.rank, self.size = topology.rank, topology.size
         self.device = this_device()
-        self.moved_by = _moved_by_horovod(self.device)
+        self.moved_by = moved_by(hvd, "torch", on_gpu=self.device.type == "cuda")
         self.gather = gather_by_horovod
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prepared:
@@ -154,7 +159,6 @@ ENGINES: dict[str, type[Engine]] = {
     "ddp": Ddp,
     "none": Alone,
 }
-_HOROVODS_FUSION_BYTES = 128 * 2**20
 
 
 def start(names: Sequence[str]) -> list[Engine]:
@@ -162,7 +166,7 @@ def start(names: Sequence[str]) -> list[Engine]:
     if "horovod" in names:
         # hvdtools sends whole buckets and turns fusion off. Plain Horovod counts on it, and both
         # live in one Horovod: then it is as plain Horovod has it, at hvdtools' expense.
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(_HOROVODS_FUSION_BYTES))
+        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", str(HOROVODS_FUSION_BYTES))
     made = {name: ENGINES[name]() for name in ENGINES if name in names}
     return [made[name] for name in names]
 
@@ -170,13 +174,3 @@ def start(names: Sequence[str]) -> list[Engine]:
 def spokesman(engines: Sequence[Engine]) -> Engine:
     """The one engine whose `gather` all use: of Horovod if there is one, which needs no ports."""
     return min(engines, key=lambda engine: list(ENGINES).index(engine.name))
-
-
-def _moved_by_horovod(device: torch.device) -> str:
-    import horovod.torch as hvd
-
-    from hvdtools.installed import require
-
-    if device.type == "cuda" and require("torch").nccl:
-        return "nccl"
-    return "mpi" if hvd.mpi_enabled() else "gloo"

@@ -1,4 +1,4 @@
-"""Where this rank is, and how all ranks of train_torch.py meet between what is timed."""
+"""Where this rank is, what it waits for, and how all ranks meet between what is timed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def this_device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def wait_for_device(device: torch.device) -> None:
+    """Wait until the device has done what it was given; a clock read earlier would lie."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def gather_by_horovod(values: Sequence[float]) -> Rows:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import resource
 import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import torch
+from resident_set import forget_the_peak, peak_bytes
 from torch import nn
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter], float, torch.device], torch.optim.Optimizer]
-
-_CLEAR_REFS, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 class PeakMemory:
@@ -35,14 +32,14 @@ class PeakMemory:
             self._before_bytes = torch.cuda.memory_allocated(device)
         else:
             _hand_back_what_is_free()
-            _forget_the_peak()
-            self._before_bytes = _peak_resident_bytes()
+            forget_the_peak()
+            self._before_bytes = peak_bytes()
 
     def read(self) -> int:
         """The most bytes since, beyond what was taken then."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated(self._device) - self._before_bytes
-        return max(0, _peak_resident_bytes() - self._before_bytes)
+        return max(0, peak_bytes() - self._before_bytes)
 
 
 def rehearse(device: torch.device, optimizer_of: MakeOptimizer) -> None:
@@ -60,21 +57,3 @@ def _hand_back_what_is_free() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(AttributeError):  # a C library other than glibc
             ctypes.CDLL(None).malloc_trim(0)
-
-
-def _forget_the_peak() -> None:
-    """Where the kernel lets us; otherwise only what goes beyond the old peak is seen.
-
-    Source: proc(5), /proc/pid/clear_refs, the value 5.
-    """
-    with contextlib.suppress(OSError):
-        _CLEAR_REFS.write_text("5")
-
-
-def _peak_resident_bytes() -> int:
-    try:
-        lines = _STATUS.read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return taken if sys.platform == "darwin" else taken * 1024

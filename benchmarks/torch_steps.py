@@ -123,12 +123,6 @@ def clock_for(device: torch.device) -> Clock:
     return DeviceClock() if device.type == "cuda" else HostClock()
 
 
-def wait_for_device(device: torch.device) -> None:
-    """Wait until the device has done what it was given; a clock read earlier would lie."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def run_steps(step: Step, clock: Clock, most: int | None) -> int:
     """Run `most` steps, or all until there is no batch; how many it were.
 

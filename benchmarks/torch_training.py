@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DistributedSampler
 from torch_data import Batch, Data, FixedBatch, Loader, for_ever, on_device
 from torch_engine import Engine
+from torch_meeting import wait_for_device
 from torch_memory import PeakMemory
 from torch_models import Model
-from torch_steps import TrainingStep, clock_for, phase_means_s, run_steps, wait_for_device
+from torch_steps import TrainingStep, clock_for, phase_means_s, run_steps
 
 from hvdtools.errors import HvdtoolsError
 

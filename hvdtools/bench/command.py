@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from hvdtools.bench.cases import Case
     from hvdtools.bench.results import Result
     from hvdtools.bench.running import Flags
     from hvdtools.bench.runs import Run
@@ -113,34 +114,32 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     from hvdtools.bench.showing import show_run
 
     wanted, place = suite_of(flags), place_of(flags)
+    todo = cases(wanted)
     folder = results_folder(wanted) if flags.out is None else flags.out
     is_submitted = flags.on == "slurm" and not inside_slurm()
     if dry_run and not is_submitted:
-        for case in cases(wanted):
+        for case in todo:
             typer.echo(place.command_by_hand(wanted, case, 29500))
         return
     this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
-    cases(wanted)  # raises for a batch that cannot be shared, before there is a folder
     if not dry_run:
         made(folder)
     if is_submitted:
-        _submit(this, flags, dry_run=dry_run)
+        _submit(this, todo, flags, dry_run=dry_run)
         if dry_run:
             return
     else:
-        _measure(this)
+        _measure(this, todo)
     results = show_run(folder, this.run_id, csv=csv)
     _exit_if_untrue(results)
 
 
-def _measure(this: Run) -> None:
+def _measure(this: Run, wanted: list[Case]) -> None:
     from rich.console import Console
 
-    from hvdtools.bench.cases import cases
     from hvdtools.bench.live import watching
     from hvdtools.bench.runs import run_cases
 
-    wanted = cases(this.suite)
     left = this.left_of(wanted)
     if len(left) < len(wanted):
         typer.echo(f"{len(wanted) - len(left)} of {len(wanted)} cases are there already.")
@@ -149,11 +148,10 @@ def _measure(this: Run) -> None:
             watcher.ended(result)
 
 
-def _submit(this: Run, flags: Flags, *, dry_run: bool) -> None:
+def _submit(this: Run, wanted: list[Case], flags: Flags, *, dry_run: bool) -> None:
     """One Slurm job for each number of nodes that has cases left."""
     import shlex
 
-    from hvdtools.bench.cases import cases
     from hvdtools.bench.running import sbatch_words, words_again
     from hvdtools.bench.slurm_jobs import Request, gather, jobs_for, run_jobs, submissions
 
@@ -166,7 +164,7 @@ def _submit(this: Run, flags: Flags, *, dry_run: bool) -> None:
             typer.echo(f"# nodes {nodes}: {shlex.join(job.argv)}\n{job.document}")
         return
     gather(request)
-    run_jobs(jobs_for(this.left_of(cases(this.suite)), jobs), request, typer.echo)
+    run_jobs(jobs_for(this.left_of(wanted), jobs), request, typer.echo)
 
 
 @bench.command("report")

@@ -11,6 +11,7 @@ from hvdtools.bench.interval import LEVEL, Span
 from hvdtools.bench.results import Result
 from hvdtools.bench.sides import Case, Message, Series, Side, sides_of
 from hvdtools.bench.verdicts import tested
+from hvdtools.bench.words import counted
 from hvdtools.bench.works import Work
 
 Verdict = Literal[
@@ -135,8 +136,7 @@ def _compared(
 def _some_failed(new: Side | None) -> str | None:
     if new is None or not new.reasons:
         return None
-    count = len(new.reasons)
-    return f"{count} {'job' if count == 1 else 'jobs'} failed after: {new.reasons[0]}"
+    return f"{counted(len(new.reasons), 'job')} failed after: {new.reasons[0]}"
 
 
 def _change(

@@ -54,9 +54,19 @@ class Family:
 
 
 _OVER_MPI = (("HOROVOD_CONTROLLER", "mpi"), ("HOROVOD_CPU_OPERATIONS", "mpi"))
+HOROVODS_FUSION_BYTES = 128 * 2**20  # its own default
 # Plain Horovod as it comes. hvdtools sends whole buckets and turns this off, so the two cannot
 # share a job without one of them losing by it.
-_FUSION = (("HOROVOD_FUSION_THRESHOLD", str(128 * 2**20)),)
+_FUSION = (("HOROVOD_FUSION_THRESHOLD", str(HOROVODS_FUSION_BYTES)),)
+
+_OF_HVDTOOLS = {
+    "hvdtools-mpi": BenchEngine("hvdtools", "mpirun", "mpi", _OVER_MPI),
+    "hvdtools-gloo": BenchEngine("hvdtools", "horovodrun", "gloo"),
+}
+_OF_HOROVOD = {
+    "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", _OVER_MPI),
+    "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo"),
+}
 
 # On GPUs the gradients go through NCCL whatever moves them here, and a result says so.
 FAMILIES = {
@@ -66,8 +76,7 @@ FAMILIES = {
         program="train_torch.py",
         package="torch",
         engines={
-            "hvdtools-mpi": BenchEngine("hvdtools", "mpirun", "mpi", _OVER_MPI),
-            "hvdtools-gloo": BenchEngine("hvdtools", "horovodrun", "gloo"),
+            **_OF_HVDTOOLS,
             "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", (*_OVER_MPI, *_FUSION)),
             "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo", _FUSION),
             "ddp": BenchEngine("ddp", None, "gloo", needs_ports=True),
@@ -83,10 +92,8 @@ FAMILIES = {
         program="train_keras.py",
         package="tensorflow",
         engines={
-            "hvdtools-mpi": BenchEngine("hvdtools", "mpirun", "mpi", _OVER_MPI),
-            "hvdtools-gloo": BenchEngine("hvdtools", "horovodrun", "gloo"),
-            "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", _OVER_MPI),
-            "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo"),
+            **_OF_HVDTOOLS,
+            **_OF_HOROVOD,
             "mwms": BenchEngine("mwms", None, "grpc", needs_ports=True),
             "none": BenchEngine("none", "mpirun", "none", _OVER_MPI),
         },
@@ -100,8 +107,7 @@ FAMILIES = {
         program="allreduce.py",
         package="torch",
         engines={
-            "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", _OVER_MPI),
-            "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo"),
+            **_OF_HOROVOD,
             "torch": BenchEngine("torch", None, "gloo", needs_ports=True),
             "mpi4py": BenchEngine("mpi4py", "mpirun", "mpi", _OVER_MPI),
         },

@@ -101,8 +101,7 @@ class Place:
             words += ["--hosts", ",".join(map(str, spec.on.hosts))]
         if isinstance(spec.on, Slurm):
             words += ["--on", "slurm", "--nodes", str(case.nodes)]
-        for flag, value in (("--interface", self.interface),):
-            words += [flag, value] if value else []
+        words += ["--interface", self.interface] if self.interface else []
         words += ["--oversubscribe"] if self.oversubscribe else []
         for name, value in spec.env:
             words += ["--env", f"{name}={value}"]

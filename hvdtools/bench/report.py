@@ -20,7 +20,7 @@ from hvdtools.bench.palette import variables
 from hvdtools.bench.predict import Forecast
 from hvdtools.bench.results import Result
 from hvdtools.bench.sections import Section, sections
-from hvdtools.bench.suite import suite_names
+from hvdtools.bench.suite import word_for
 
 PAGE_NAME = "report.html"
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -86,7 +86,7 @@ def page_of(results: Sequence[Result], predictions: Sequence[Forecast] | None = 
         hardware=provenance.hardware(results),
         versions=provenance.versions(results),
         environment=provenance.environment(results),
-        suite=last.suite if last.suite in suite_names() else f"{last.suite}.toml",
+        suite=word_for(last.suite),
         commands=provenance.commands(results),
         light=variables(dark=False),
         dark=variables(dark=True),

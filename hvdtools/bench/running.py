@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from hvdtools.bench.runs import now_utc
 from hvdtools.bench.suite import Suite, load
 from hvdtools.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.hosts import read_hosts
-from hvdtools.launch.spec import Hosts, Slurm
+from hvdtools.launch.spec import Hosts, Local, Slurm
 from hvdtools.launch.targets import LOCAL
 
 PLACES = ("local", "hosts", "slurm")
@@ -90,11 +89,10 @@ def place_of(flags: Flags) -> Place:
         raise HvdtoolsError("Name the hosts with --hosts a:4,b:4, and only with --on hosts.")
     if flags.sbatch and on != "slurm":
         raise HvdtoolsError("--sbatch is for Slurm: add --on slurm.")
-    where = LOCAL
     if on == "hosts":
-        return Place(Hosts(read_hosts(flags.hosts or "")), flags.interface, flags.oversubscribe)
-    if on == "slurm":
-        return Place(Slurm(), flags.interface, flags.oversubscribe)
+        where: Local | Hosts | Slurm = Hosts(read_hosts(flags.hosts or ""))
+    else:
+        where = Slurm() if on == "slurm" else LOCAL
     return Place(where, flags.interface, flags.oversubscribe)
 
 
@@ -150,8 +148,8 @@ def sbatch_words(flags: Flags) -> tuple[str, ...]:
 
 def words_again(flags: Flags) -> tuple[str, ...]:
     """The flags that a job of a Slurm run needs again."""
-    words: Sequence[str] = ("--interface", flags.interface) if flags.interface else ()
-    return (*words, *(("--oversubscribe",) if flags.oversubscribe else ()))
+    words = ["--interface", flags.interface] if flags.interface else []
+    return (*words, *(["--oversubscribe"] if flags.oversubscribe else []))
 
 
 def _check_data(suite: Suite) -> None:

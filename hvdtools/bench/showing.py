@@ -13,6 +13,7 @@ from rich.table import Table
 from hvdtools.bench.compare import Change, by_chance, compare, differing_facts
 from hvdtools.bench.export import write_csv
 from hvdtools.bench.forecasts import forecasts, question_of
+from hvdtools.bench.grids import size_words
 from hvdtools.bench.interval import Span
 from hvdtools.bench.predict import Forecast
 from hvdtools.bench.report import write_page
@@ -144,8 +145,7 @@ def _case(change: Change) -> str:
     if message is not None:
         what += [bytes_in_words(message.message_bytes), message.dtype]
         what += [f"{message.tensors} tensors"] if message.tensors > 1 else []
-    nodes = f" on {change.nodes} nodes" if change.nodes > 1 else ""
-    return ", ".join(filter(None, (*what, f"{change.ranks} ranks{nodes}")))
+    return ", ".join(filter(None, (*what, size_words(change.ranks, change.nodes))))
 
 
 def _rate(span: Span | None) -> str:

@@ -80,6 +80,11 @@ def suite_names() -> list[str]:
     return sorted(file.stem for file in SUITES.glob("*.toml"))
 
 
+def word_for(name: str) -> str:
+    """What `hvdtools bench run` is told to run the suite of that name again."""
+    return name if name in suite_names() else f"{name}.toml"
+
+
 def load(name_or_file: str) -> Suite:
     """Read a suite: one that hvdtools ships, by name, or any file that ends in .toml.
 

@@ -46,13 +46,12 @@ def culprit(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, .
         last_lines: What each rank of the job said last.
     """
     first = failures[0]
-    cried = any(_OPEN_MPI_CRY in line for lines in last_lines.values() for line in lines)
+    victims = _victims(failures, last_lines)
     for failure in failures:
-        victim = _is_victim(last_lines.get(failure.rank, ()))
-        victim = victim or (cried and failure.exit_code == _OPEN_MPI_CODE)
-        if not victim and (failure is first or failure.exit_code != _STOPPED_BY_STARTER):
+        was_stopped = failure is not first and failure.exit_code == _STOPPED_BY_STARTER
+        if failure.rank not in victims and not was_stopped:
             return failure
-    others = [rank for rank, lines in last_lines.items() if not _is_victim(lines)]
+    others = [rank for rank in last_lines if rank not in victims]
     raised = [rank for rank in others if any(_UNCAUGHT in line for line in last_lines[rank])]
     suspects = raised or others
     if not suspects or (len(suspects) > 1 and not raised):
@@ -61,5 +60,13 @@ def culprit(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, .
     return Failure(suspects[0], 1, code_is_own=bool(raised))
 
 
-def _is_victim(lines: tuple[str, ...]) -> bool:
-    return any(cry in line for line in lines for cry in _VICTIMS_CRIES)
+def _victims(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, ...]]) -> set[int]:
+    """The ranks whose peer went away: those that cry, and those that Open MPI ended silently."""
+    cries = {
+        rank: {cry for cry in _VICTIMS_CRIES for line in lines if cry in line}
+        for rank, lines in last_lines.items()
+    }
+    victims = {rank for rank, cried in cries.items() if cried}
+    if any(_OPEN_MPI_CRY in cried for cried in cries.values()):
+        victims |= {each.rank for each in failures if each.exit_code == _OPEN_MPI_CODE}
+    return victims
