@@ -4,7 +4,8 @@
 #   launch/srun.sh -N2 --ntasks-per-node=4 --gpus-per-node=4 python train.py --lr 0.1
 #
 # All options up to the program are srun's. Ask for GPUs by node: --gpus-per-task hides the other
-# GPUs of a node from NCCL. Say --cpus-per-task again here, even in an allocation that has it.
+# GPUs of a node from NCCL. In an allocation say -n (--ntasks) if the step is smaller than the job,
+# whose number it takes otherwise, and --cpus-per-task again.
 # This is the saved form of what `hvdtools launch --on slurm` runs inside an allocation; a test
 # holds the two equal. Edit it for your site.
 set -euo pipefail
