@@ -28,8 +28,9 @@ from allreduce_values import DTYPES
 from hvdtools.bench.bandwidth import alg_gb_per_s, bus_gb_per_s
 from hvdtools.bench.interval import median_interval
 from hvdtools.bench.measured import Allreduce, Point, to_table
-from hvdtools.bench.sizes import size_words, sizes_in
+from hvdtools.bench.sizes import sizes_in
 from hvdtools.bench.turns import add_options, stopping_of
+from hvdtools.bench.words import bytes_in_words
 from hvdtools.errors import HvdtoolsError, unknown_name
 from hvdtools.topology import promised
 
@@ -41,7 +42,8 @@ HEADER = (
 
 def row(name: str, point: Point, ranks: int) -> str:
     """A line of the table."""
-    what = f"{size_words(point.message_bytes):>9} {point.dtype:>8} {point.tensors:>7} {name:>15}"
+    size = bytes_in_words(point.message_bytes)
+    what = f"{size:>9} {point.dtype:>8} {point.tensors:>7} {name:>15}"
     if point.refused is not None:
         return f"{what} refused: {point.refused}"
     span = median_interval(point.op_s)

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch_meeting import wait_for_device
 
 from hvdtools.bench.measured import Point
-from hvdtools.bench.sizes import size_words
 from hvdtools.bench.turns import Gather, Stopping, take_turns
+from hvdtools.bench.words import bytes_in_words
 from hvdtools.errors import HvdtoolsError
 
 # The message itself, and what an engine may copy of it.
@@ -115,15 +115,15 @@ def measure(job: Job, message: Message) -> dict[str, Point]:
 
 def _require_fits(job: Job, message: Message) -> None:
     """Raise HvdtoolsError, on all ranks alike, for a message that cannot be made."""
-    words = size_words(message.size_bytes)
+    words = bytes_in_words(message.size_bytes)
     if message.size_bytes % (message.tensors * DTYPES[message.dtype].itemsize):
         raise HvdtoolsError(f"{words} are not {message.tensors} equal tensors of {message.dtype}.")
     needed = COPIES * message.size_bytes
     least = min(row[0] for row in job.gather([float(free_bytes(job.device, job.local_ranks))]))
     if needed > least:
         raise HvdtoolsError(
-            f"{words} need {size_words(needed)} of memory in each rank, and a rank has only "
-            f"{size_words(int(least))} free."
+            f"{words} need {bytes_in_words(needed)} of memory in each rank, and a rank has only "
+            f"{bytes_in_words(int(least))} free."
         )
 
 

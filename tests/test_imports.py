@@ -45,11 +45,15 @@ MAY_IMPORT = {
     "tensorflow": {*ADAPTERS_MAY, "cpus"},
     "keras": {*ADAPTERS_MAY, "tensorflow"},
     "mpi": set(),
+    "words": set(),
     "in_rank": {"errors", "topology", "cpus"},
-    "launch": {"errors", "topology", "cpus", "installed", "log", "mpi", "in_rank"},
+    "launch": {"errors", "topology", "cpus", "installed", "log", "mpi", "in_rank", "words"},
     "engine": {"errors", "installed", "cpus", "mpi"},
-    "doctor": {"errors", "installed", "cpus", "topology", "engine", "launch", "mpi", "rendezvous"},
-    "bench": {"errors", "topology", "cpus", "installed", "launch"},
+    "doctor": {
+        *("errors", "installed", "cpus", "topology", "engine", "launch", "mpi", "rendezvous"),
+        "words",
+    },
+    "bench": {"errors", "topology", "cpus", "installed", "launch", "words"},
 }
 # the same within an adapter's room; what is not listed there may import all of it
 MAY_IMPORT_WITHIN = {

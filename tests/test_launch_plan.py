@@ -164,7 +164,7 @@ def test_a_step_of_a_slurm_job_word_for_word() -> None:
     spec = JobSpec(("./run",), 4, on=Slurm(), nodes=2, ranks_per_node=2, cpus_per_rank=3)
     assert make_plan(spec, IN_SLURM).text() == (
         "env PYTHONUNBUFFERED=1 HVDTOOLS_SIZE=4 HVDTOOLS_NODES=2 OMP_NUM_THREADS=3 /usr/bin/srun "
-        "--kill-on-bad-exit=1 --label --mpi=pmi2 --cpu-bind=none --ntasks=4 --nodes=2 "
+        "--kill-on-bad-exit=1 --label --mpi=pmi2 --cpu-bind=none --nodes=2 --ntasks=4 "
         "--ntasks-per-node=2 --cpus-per-task=3 ./run"
     )
     over_mpi = make_plan(replace(spec, starter="mpirun"), IN_SLURM).argv

@@ -38,7 +38,7 @@ def test_plan_word_for_word() -> None:
     )  # fmt: skip
     assert make_plan(spec, MACHINE).text() == (
         "env PYTHONUNBUFFERED=1 HVDTOOLS_SIZE=8 HVDTOOLS_NODES=2 OMP_NUM_THREADS=3 /usr/bin/srun "
-        "--kill-on-bad-exit=1 --label --mpi=pmi2 --cpu-bind=none --ntasks=8 --nodes=2 "
+        "--kill-on-bad-exit=1 --label --mpi=pmi2 --cpu-bind=none --nodes=2 --ntasks=8 "
         "--ntasks-per-node=4 --cpus-per-task=3 --gpus-per-node=4 --distribution=cyclic --exclusive "
         "/env/bin/python train.py"
     )
@@ -49,7 +49,7 @@ def test_plan_word_for_word() -> None:
     [
         ({}, ["--ntasks=4"]),
         ({"nodes": 2}, ["--nodes=2", "--ntasks=4"]),
-        ({"nodes": 2, "ranks_per_node": 2}, ["--nodes=2", "--ntasks-per-node=2"]),
+        ({"nodes": 2, "ranks_per_node": 2}, ["--nodes=2", "--ntasks=4", "--ntasks-per-node=2"]),
         ({"ranks_per_node": 2}, ["--ntasks=4", "--ntasks-per-node=2"]),
     ],
 )
@@ -107,7 +107,7 @@ def test_the_script_equals_the_plan(tmp_path: Path) -> None:
     spec = JobSpec(HOSTILE, 4, on=Slurm(), nodes=2, ranks_per_node=2)
     plan = make_plan(spec, MACHINE)
     done = subprocess.run(
-        [SCRIPT, "--ntasks=4", "--nodes=2", "--ntasks-per-node=2", *HOSTILE],
+        [SCRIPT, "--nodes=2", "--ntasks=4", "--ntasks-per-node=2", *HOSTILE],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,

@@ -11,8 +11,8 @@ from hvdtools.bench.interval import LEVEL, Span
 from hvdtools.bench.results import Result
 from hvdtools.bench.sides import Case, Message, Series, Side, sides_of
 from hvdtools.bench.verdicts import tested
-from hvdtools.bench.words import counted
 from hvdtools.bench.works import Work
+from hvdtools.words import counted
 
 Verdict = Literal[
     "slower", "faster", "same", "unclear", "failed", "failed in both", "only before", "only after"

@@ -10,7 +10,8 @@ from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.loaders import LoaderRow
 from hvdtools.bench.split import Skew, Split
 from hvdtools.bench.stats import Row
-from hvdtools.bench.words import bytes_in_words, counted, percent
+from hvdtools.bench.words import bytes_in_words, percent
+from hvdtools.words import counted
 
 FAILED = Cell("failed", None, alarm=True)
 _NAMED = 5  # the columns that are there even if all of a run failed

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hvdtools.bench.results import Result
-from hvdtools.bench.words import counted, listed
+from hvdtools.bench.words import listed
+from hvdtools.words import counted
 
 _HARDWARE = {
     "cpu": "CPU",

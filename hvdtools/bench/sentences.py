@@ -10,7 +10,8 @@ from hvdtools.bench.grids import size_words
 from hvdtools.bench.loaders import LoaderRow
 from hvdtools.bench.results import Result
 from hvdtools.bench.stats import Row, is_input_bound
-from hvdtools.bench.words import bytes_in_words, counted, listed, percent, rate_in_words
+from hvdtools.bench.words import bytes_in_words, listed, percent, rate_in_words
+from hvdtools.words import counted
 
 
 def training_sentence(results: Sequence[Result]) -> str:

@@ -26,12 +26,6 @@ def parse_size(text: str) -> int:
     return int(found[1]) * unit
 
 
-def size_words(size_bytes: int) -> str:
-    """1536 -> "1.5 KiB": in the largest unit of which it is at least one, four digits at most."""
-    unit = max((u for u in UNITS if size_bytes >= UNITS[u]), key=UNITS.__getitem__, default="B")
-    return f"{size_bytes / UNITS[unit]:.4g} {unit}"
-
-
 def sizes_in(text: str, factor: int = 2) -> tuple[int, ...]:
     """Bytes in "1KiB:1GiB" (each `factor` times the one before), "4KiB,1MiB", or both kinds.
 

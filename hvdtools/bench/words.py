@@ -9,11 +9,6 @@ _ANY = 1.0
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
-def counted(number: int, noun: str) -> str:
-    """ "1 rank", "4 ranks"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def listed(words: Sequence[str]) -> str:
     """ "a, b and c"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))

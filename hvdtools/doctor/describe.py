@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts, Horovod
 from hvdtools.doctor.facts_host import Gpus, Interface, Network
-from hvdtools.doctor.finding import counted
 from hvdtools.doctor.findings_network import gloo_interface, outward_interfaces
 from hvdtools.engine.environment import Framework
+from hvdtools.words import counted
 
 _GIB = 2**30
 _SHOWN = 4  # of interfaces and ports: a host of a cluster can have dozens

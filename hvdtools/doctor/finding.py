@@ -25,11 +25,6 @@ class Finding:
     remedy: str = ""
 
 
-def counted(count: int, noun: str) -> str:
-    """ "1 rank", "2 ranks"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def ok(subject: str, sentence: str) -> Finding:
     """Something that was looked at and is as it should be."""
     return Finding("ok", subject, sentence)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, broken, counted, note, ok
+from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.words import counted
 
 _CUDA_BUILD = "install a CUDA build of torch or tensorflow, then run `hvdtools build`"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, counted, note, ok
+from hvdtools.doctor.finding import Finding, note, ok
 from hvdtools.doctor.findings_software import family
+from hvdtools.words import counted
 
 _GIB = 2**30
 # NVIDIA's advice for containers (`--shm-size=1g`); Docker gives 64 MiB unless told.

@@ -14,6 +14,7 @@ from hvdtools.launch.plan import Plan, Submission
 from hvdtools.launch.spec import Hosts, JobSpec, Kubernetes, Local, SageMaker, Slurm
 from hvdtools.launch.starters import starter
 from hvdtools.mpi import HYDRA
+from hvdtools.words import counted
 
 
 def is_submitted(spec: JobSpec, machine: Machine) -> bool:
@@ -72,7 +73,7 @@ def make_plan(spec: JobSpec, machine: Machine) -> Plan:
         env=tuple(env.items()),
         ranks=spec.ranks,
         starter=name,
-        note=f"{_counted(spec.ranks, 'rank')} {_where(spec)} with {_described(name, machine)}{why}",
+        note=f"{counted(spec.ranks, 'rank')} {_where(spec)} with {_described(name, machine)}{why}",
         hosts=tuple(host.name for host in spec.on.hosts) if isinstance(spec.on, Hosts) else (),
     )
 
@@ -192,14 +193,10 @@ def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     return words.bound(machine.python, command, spec.bind, cpus, show=spec.show_binding)
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
-
-
 def _where(spec: JobSpec) -> str:
     if isinstance(spec.on, Hosts):
         names = ", ".join(map(str, spec.on.hosts[:4])) + ", …" * (len(spec.on.hosts) > 4)
-        return f"on {_counted(len(spec.on.hosts), 'host')} ({names})"
+        return f"on {counted(len(spec.on.hosts), 'host')} ({names})"
     return "in this Slurm job" if isinstance(spec.on, Slurm) else "on this machine"
 
 

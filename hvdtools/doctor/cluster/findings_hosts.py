@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from hvdtools.doctor.cluster.compare import compare, listed
 from hvdtools.doctor.cluster.facts import Cluster
-from hvdtools.doctor.finding import Finding, broken, counted, note, ok
+from hvdtools.doctor.finding import Finding, broken, note, ok
 from hvdtools.launch.reach import Problem
+from hvdtools.words import counted
 
 HOSTS, CLOCKS, MEMORY = "hosts", "clocks", "memory"
 _HOST = "HOST"

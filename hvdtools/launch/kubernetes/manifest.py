@@ -15,6 +15,7 @@ from hvdtools.launch.kubernetes.target import Kubernetes
 from hvdtools.launch.kubernetes.text import to_yaml
 from hvdtools.launch.plan import Submission
 from hvdtools.launch.spec import JobSpec
+from hvdtools.words import counted
 
 TEMPLATE = "mpijob.yaml"
 
@@ -114,11 +115,7 @@ def _note(spec: JobSpec, target: Kubernetes, workers: int, slots: int) -> str:
     if spec.name is not None:
         labels = f"training.kubeflow.org/job-name={spec.name},{labels}"
     return (
-        f"{_counted(spec.ranks, 'rank')} on {_counted(workers, 'worker')} with "
-        f"{_counted(slots, 'slot')} each, as an MPIJob{place}; "
+        f"{counted(spec.ranks, 'rank')} on {counted(workers, 'worker')} with "
+        f"{counted(slots, 'slot')} each, as an MPIJob{place}; "
         f"its output: kubectl logs -f{option} -l {labels}"
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"

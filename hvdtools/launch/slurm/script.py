@@ -113,8 +113,11 @@ def _job_name(spec: JobSpec) -> str:
 
 
 def _size(spec: JobSpec, target: Slurm) -> tuple[str, ...]:
+    words = size(spec)
     if not target.node_counts:
-        return size(spec)
+        # Nodes and ranks a node say it already, and whoever changes --nodes means what follows.
+        exactly = spec.nodes is not None and spec.ranks_per_node is not None
+        return _without(("--ntasks=",), words) if exactly else words
     most = max(target.node_counts)
     if spec.ranks_per_node is None:
         raise HvdtoolsError(
@@ -126,8 +129,12 @@ def _size(spec: JobSpec, target: Slurm) -> tuple[str, ...]:
             f"--array {target.array} asks for {most} nodes at most, and --nodes for {spec.nodes}: "
             "leave out --nodes."
         )
-    others = (option for option in size(spec) if not option.startswith(("--nodes", "--ntasks")))
+    others = _without(("--nodes=", "--ntasks"), words)
     return (f"--nodes={most}", f"--ntasks-per-node={spec.ranks_per_node}", *others)
+
+
+def _without(beginnings: tuple[str, ...], words: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(word for word in words if not word.startswith(beginnings))
 
 
 def _time(spec: JobSpec, target: Slurm) -> str | None:

@@ -70,9 +70,7 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
     return (
         _program(machine),
         *("--kill-on-bad-exit=1", "--label", "--mpi=pmi2", "--cpu-bind=none"),
-        # Said in any case: a step of fewer ranks than the job would inherit the job's number.
-        f"--ntasks={spec.ranks}",
-        *(word for word in size(spec) if not word.startswith("--ntasks=")),
+        *size(spec),
         *spec.pass_on,
         *spec.command,
     )
@@ -80,13 +78,11 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
 
 def size(spec: JobSpec) -> tuple[str, ...]:
     """The options that srun and sbatch share: how many ranks, where, and with what."""
-    nodes, per_node = spec.nodes, spec.ranks_per_node
-    # sbatch and srun take --ntasks-per-node for an upper bound where --ntasks is given, too.
-    exactly = nodes is not None and per_node is not None
     wanted = {
-        "nodes": nodes,
-        "ntasks": None if exactly else spec.ranks,
-        "ntasks-per-node": per_node,
+        "nodes": spec.nodes,
+        # Said in any case: a step of fewer ranks than its job would inherit the job's number.
+        "ntasks": spec.ranks,
+        "ntasks-per-node": spec.ranks_per_node,
         "cpus-per-task": spec.cpus_per_rank,
         "gpus-per-node": spec.gpus_per_node,
         "distribution": None if spec.distribution == "block" else spec.distribution,
