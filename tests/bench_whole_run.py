@@ -8,10 +8,9 @@ from collections.abc import Sequence
 
 from bench_examples import allreduce_result, failed, loader_result, training_result
 
-from hvdtools.bench.forecasts import Question, forecasts
+from hvdtools.bench.forecasts import Forecasts, Question, forecasts
 from hvdtools.bench.measured import Point
 from hvdtools.bench.network import network_of
-from hvdtools.bench.predict import Forecast
 from hvdtools.bench.results import Result
 
 ENGINES = ("hvdtools-mpi", "hvdtools-gloo", "horovod-mpi", "horovod-gloo", "ddp", "none")
@@ -121,7 +120,7 @@ def whole_run() -> list[Result]:
     ]
 
 
-def predictions(results: Sequence[Result]) -> list[Forecast]:
+def predictions(results: Sequence[Result]) -> Forecasts:
     """Of one model, on a network that the user gave."""
     asked = Question((1, 2, 4, 8, 32), network_of("100Gbit,5us"), model="resnet50")
-    return forecasts(results, asked)[0]
+    return forecasts(results, asked)

@@ -36,9 +36,10 @@ def tiny() -> torch.nn.Module:
     return torch.nn.Sequential(*layers)
 
 
-def plant_models() -> None:
-    for name, optimizer in (("tiny", torch_models.sgd), ("tiny-adamw", torch_models.adamw)):
-        torch_models.MODELS[name] = torch_models.Model(tiny, "vectors", False, optimizer)
+PLANTED = {
+    name: torch_models.Model(tiny, "vectors", False, optimizer)
+    for name, optimizer in (("tiny", torch_models.sgd), ("tiny-adamw", torch_models.adamw))
+}
 
 
 def plant_sleep(engine: type[Any], rank: int | None, seconds: float) -> None:
@@ -76,7 +77,7 @@ def count_buckets() -> list[str]:
 
 def main() -> None:
     torch_engines.ENGINES["slow"] = Slow
-    plant_models()
+    torch_models.MODELS.update(PLANTED)
     for engine, (rank, seconds) in json.loads(sys.argv[1]).items():
         plant_sleep(torch_engines.ENGINES[engine], rank, seconds)
     sent = count_buckets() if "COUNT_BUCKETS" in os.environ else []

@@ -383,6 +383,9 @@ def test_what_cannot_be_predicted_says_what_to_run() -> None:
     with pytest.raises(HvdtoolsError, match="does not say in how many all-reduces"):
         forecast(measure(truth, messages=None))
     assert forecast(measure(truth, messages=None), (8,), messages=4).predictions
+    for none in (0, -1):
+        with pytest.raises(HvdtoolsError, match=f"A step of {none} all-reduces sends nothing"):
+            forecast(measure(truth), (8,), messages=none)
     with pytest.raises(HvdtoolsError, match="0 ranks cannot be predicted"):
         forecast(measure(truth), (0,))
     nccl = measure(truth, moved_by="nccl", device="cuda")

@@ -144,8 +144,8 @@ def test_a_training_that_waits_for_its_loader_is_named(page: Page) -> None:
 
 
 def test_predictions_are_shown_with_their_error_and_their_network(page: Page) -> None:
-    assert FORECASTS and FORECASTS[0].held_out
-    error = FORECASTS[0].held_out[0].error
+    assert FORECASTS.found and FORECASTS.found[0].held_out
+    error = FORECASTS.found[0].held_out[0].error
     assert f"{100 * error:+.1f}\u00a0%" in " ".join(page.said)
     assert "given: 100Gbit,5us" in page.text and "measured" in page.text
     assert "The network is 100Gbit,5us, as given by the user." in page.text
@@ -245,6 +245,13 @@ def test_works_of_one_name_are_told_apart_by_what_differs() -> None:
     ]
 
 
+def test_the_page_says_what_could_not_be_predicted_and_why() -> None:
+    run = trainings(("hvdtools-mpi", "ddp"), ((1, 1),))
+    said = Page(page_of(run, predictions(run))).text
+    assert "No prediction of resnet50, hvdtools-mpi: hvdtools-mpi trained on one rank only" in said
+    assert said.count("No prediction of resnet50") == 2
+
+
 def test_without_predictions_the_page_says_nothing_of_them() -> None:
     assert "Predicted" not in Page(page_of(trainings(("ddp",)))).text
 
@@ -323,7 +330,7 @@ def test_numbers_are_words_of_three_digits() -> None:
     assert [seconds_in_words(each) for each in (1.5, 0.0123, 45e-6)] == [
         *("1.50\u00a0s", "12.3\u00a0ms", "45.0\u00a0µs"),
     ]
-    assert [bytes_in_words(each) for each in (512, 1024, 2.5 * 2**30)] == [
-        *("512\u00a0B", "1\u00a0KiB", "2.5\u00a0GiB"),
+    assert [bytes_in_words(each) for each in (1, 1023, 1024, 1536, 2.5 * 2**30)] == [
+        *("1\u00a0B", "0.999\u00a0KiB", "1\u00a0KiB", "1.5\u00a0KiB", "2.5\u00a0GiB"),
     ]
     assert [percent(each) for each in (0.971, -0.004)] == ["97.1\u00a0%", "−0.4\u00a0%"]

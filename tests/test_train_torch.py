@@ -39,10 +39,9 @@ def one_process(model_name: str, ranks: int) -> list[torch.Tensor]:
     """The weights after as many steps of PyTorch alone on the batches of all ranks, joined."""
     import torch_data
     import torch_models
-    from rank_train_torch import plant_models
+    from rank_train_torch import PLANTED
 
-    plant_models()
-    spec = torch_models.MODELS[model_name]
+    spec = PLANTED[model_name]
     cpu = torch.device("cpu")
     parts = [
         torch_data.make(spec.reads, "synthetic", TINY_BATCH, cpu, torch.float64, 0, SEED + rank)

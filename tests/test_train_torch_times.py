@@ -59,17 +59,15 @@ def test_a_block_takes_what_its_phases_take(benchmarks: None) -> None:
     import torch_data
     import torch_engines
     import torch_training
-    from rank_train_torch import plant_models, plant_sleep
-    from torch_models import MODELS
+    from rank_train_torch import PLANTED, plant_sleep
 
     class Planted(torch_engines.Alone):
         pass
 
-    plant_models()
     plant_sleep(Planted, None, 1e-3)
     cpu = torch.device("cpu")
     data = torch_data.make("vectors", "synthetic", 1, cpu, torch.float32, 0, 1)
-    work = torch_training.Work(MODELS["tiny"], data, torch.float32, False, 1e-3, 1, 4)
+    work = torch_training.Work(PLANTED["tiny"], data, torch.float32, False, 1e-3, 1, 4)
     trainer = torch_training.Trainer(Planted(), work, lambda: None)
     rests_s = []
     for _ in range(50):

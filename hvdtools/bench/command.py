@@ -226,6 +226,10 @@ def predict(
     model: Annotated[
         str | None, typer.Option(help="Which model.  \\[default: all that were measured]")
     ] = None,
+    messages: Annotated[
+        int | None,
+        typer.Option(help="All-reduces in a step.  \\[default: as the engine says]"),
+    ] = None,
     run: Annotated[str | None, typer.Option(help="Which run.  \\[default: the newest]")] = None,
 ) -> None:
     """Say what the measured training would do on more ranks or another network, and how surely."""
@@ -245,6 +249,7 @@ def predict(
         ranks_per_node=ranks_per_node,
         engine=engine,
         model=model,
+        messages=messages,
     )
     show_forecasts(Console(), folder, results, forecasts(results, question))
 

@@ -12,11 +12,8 @@ from hvdtools.bench.cost import Cost
 from hvdtools.bench.figures import Figure, legend
 from hvdtools.bench.forecast_plot import measured_against_predicted
 from hvdtools.bench.predict import Forecast
-from hvdtools.bench.results import Result
-from hvdtools.bench.stats import summarise
-from hvdtools.bench.titles import titles
+from hvdtools.bench.sections import Section
 from hvdtools.bench.words import percent, rate_in_words, seconds_in_words
-from hvdtools.bench.works import by_work
 
 
 @dataclass(frozen=True)
@@ -33,23 +30,17 @@ class ForecastSection:
     notes: tuple[str, ...]
 
 
-def forecast_section(
-    number: int, results: Sequence[Result], forecasts: Sequence[Forecast]
-) -> ForecastSection:
-    """The forecasts of one work, an engine each."""
-    work = forecasts[0].work
-    measured = [row for row in summarise(results) if row.work == work]
-    # With the same options a heading is the same as that of the measured part.
-    named = titles(list(by_work(results)))
+def forecast_section(measured: Section, forecasts: Sequence[Forecast]) -> ForecastSection:
+    """The forecasts of the work that a section shows, an engine each."""
     notes = [(each.engine, note) for each in forecasts for note in _notes(each)]
     everyone = dict.fromkeys(note for _, note in notes)
     return ForecastSection(
-        title=named.get(work, work.model),
-        scaling=f"{work.scaling} scaling" if work.scaling else "",
+        title=measured.title,
+        scaling=measured.scaling,
         legend=legend([each.engine for each in forecasts]),
         figure=Figure(
             "Measured against predicted",
-            measured_against_predicted(f"forecast-{number}", measured, forecasts),
+            measured_against_predicted(f"forecast-{measured.name}", measured.rows, forecasts),
             "Marks are measured, with 95\u00a0% intervals; lines and their bands are predicted; "
             "crosses are predicted for a measured size that the model was not shown. The dashed "
             "line is the ideal.",

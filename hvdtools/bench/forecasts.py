@@ -22,6 +22,7 @@ class Question:
         network: What the user says of it; None: as measured.
         ranks_per_node: None: as measured.
         engine, model: Which; None for all.
+        messages: All-reduces in a step, for engines that do not say; None: as they say.
     """
 
     ranks: tuple[int, ...]
@@ -29,6 +30,20 @@ class Question:
     ranks_per_node: int | None = None
     engine: str | None = None
     model: str | None = None
+    messages: int | None = None
+
+
+@dataclass(frozen=True)
+class Forecasts:
+    """Of all works and engines that were asked for.
+
+    Attributes:
+        found: In the order in which they were first run.
+        missing: Whose there is none of, and why: a line each.
+    """
+
+    found: tuple[Forecast, ...] = ()
+    missing: tuple[str, ...] = ()
 
 
 def question_of(results: Sequence[Result]) -> Question:
@@ -44,7 +59,7 @@ def question_of(results: Sequence[Result]) -> Question:
     return Question(tuple(sorted(measured | {2 * most, 4 * most, 8 * most})))
 
 
-def forecasts(results: Sequence[Result], question: Question) -> tuple[list[Forecast], list[str]]:
+def forecasts(results: Sequence[Result], question: Question) -> Forecasts:
     """A forecast for each work and engine that communicates, and why others have none.
 
     Raises:
@@ -65,12 +80,12 @@ def forecasts(results: Sequence[Result], question: Question) -> tuple[list[Forec
                 found.append(
                     predict(
                         results, work, engine, question.ranks, question.network,
-                        question.ranks_per_node,
+                        question.ranks_per_node, question.messages,
                     )
                 )  # fmt: skip
             except HvdtoolsError as problem:
                 missing.append(f"{work.model}, {engine}: {problem}")
-    return found, missing
+    return Forecasts(tuple(found), tuple(missing))
 
 
 def _check_known(kind: str, name: str | None, known: set[str]) -> None:

@@ -62,13 +62,15 @@ def messages_of(inputs: Inputs, engine: str, given: int | None) -> int:
     """All-reduces in a step.
 
     Raises:
-        HvdtoolsError: Neither the engine nor the user says.
+        HvdtoolsError: Neither the engine nor the user says, or the user's is no number of them.
     """
+    if given is not None and given < 1:
+        raise HvdtoolsError(f"A step of {given} all-reduces sends nothing: give 1 or more.")
     messages = given or inputs.messages
     if messages is None or messages < 1:
         raise HvdtoolsError(
             f"{engine} does not say in how many all-reduces it sends its gradients, so their "
             "latency and the last one's time are not known: predict another engine, or say how "
-            "many."
+            "many with --messages."
         )
     return messages

@@ -16,6 +16,7 @@ from hvdtools.bench.cells import Grid
 from hvdtools.bench.curve_grids import point_grid
 from hvdtools.bench.figures import Panel, allreduce_panels, legend, training_panel
 from hvdtools.bench.forecast_section import ForecastSection, forecast_section
+from hvdtools.bench.forecasts import Forecasts
 from hvdtools.bench.palette import variables
 from hvdtools.bench.predict import Forecast
 from hvdtools.bench.results import Result
@@ -46,7 +47,7 @@ class Shown:
 
 
 def write_page(
-    folder: Path, results: Sequence[Result], predictions: Sequence[Forecast] | None = None
+    folder: Path, results: Sequence[Result], predictions: Forecasts | None = None
 ) -> Path:
     """Write the page of one run's results; its path. An older page gives way whole, or not at all.
 
@@ -60,7 +61,7 @@ def write_page(
     return page
 
 
-def page_of(results: Sequence[Result], predictions: Sequence[Forecast] | None = None) -> str:
+def page_of(results: Sequence[Result], predictions: Forecasts | None = None) -> str:
     """The page as text."""
     if not results:
         raise ValueError("a page needs at least one result")
@@ -81,7 +82,8 @@ def page_of(results: Sequence[Result], predictions: Sequence[Forecast] | None = 
         first=results[0],
         last=last,
         shown=shown,
-        forecasts=_forecasts(results, predictions or ()),
+        forecasts=_forecasts(shown, predictions.found) if predictions else [],
+        not_predicted=predictions.missing if predictions else (),
         differences=provenance.differences(results),
         hardware=provenance.hardware(results),
         versions=provenance.versions(results),
@@ -107,12 +109,13 @@ def _shown(section: Section) -> Shown:
     return Shown(section, legend(plots.engines(section.rows)), bool(panels), panels)
 
 
-def _forecasts(results: Sequence[Result], predictions: Sequence[Forecast]) -> list[ForecastSection]:
-    works = dict.fromkeys(each.work for each in predictions)
-    return [
-        forecast_section(number, results, [each for each in predictions if each.work == work])
-        for number, work in enumerate(works, 1)
-    ]
+def _forecasts(shown: Sequence[Shown], predictions: Sequence[Forecast]) -> list[ForecastSection]:
+    made = []
+    for each in shown:
+        works = {row.work for row in each.section.rows}
+        if mine := [forecast for forecast in predictions if forecast.work in works]:
+            made.append(forecast_section(each.section, mine))
+    return made
 
 
 def _yardsticks(shown: Sequence[Shown]) -> set[str]:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from hvdtools.bench.compare import Change, by_chance, compare, differing_facts
 from hvdtools.bench.export import write_csv
-from hvdtools.bench.forecasts import forecasts, question_of
+from hvdtools.bench.forecasts import Forecasts, forecasts, question_of
 from hvdtools.bench.grids import size_words
 from hvdtools.bench.interval import Span
 from hvdtools.bench.predict import Forecast
@@ -34,7 +34,7 @@ def show_run(folder: Path, run_id: str | None, *, csv: bool = False) -> tuple[Re
         )
     typer.echo(f"{results[0].suite}, run {results[0].run_id}")
     show(Console(), results)
-    page = write_page(folder, results, forecasts(results, question_of(results))[0])
+    page = write_page(folder, results, forecasts(results, question_of(results)))
     typer.echo(f"results: {folder / FILE_NAME}\nreport:  {page}")
     for table in write_csv(folder, results) if csv else ():
         typer.echo(f"csv:     {table}")
@@ -87,21 +87,20 @@ def show_forecasts(
     console: Console,
     folder: Path,
     results: Sequence[Result],
-    made: tuple[list[Forecast], list[str]],
+    made: Forecasts,
 ) -> None:
     """Print forecasts and write them into the run's page.
 
     Raises:
         HvdtoolsError: There is none.
     """
-    found, missing = made
-    if not found:
-        raise HvdtoolsError(missing[0] if missing else "No training was measured: run a suite.")
-    for forecast in found:
+    if not made.found:
+        raise HvdtoolsError((*made.missing, "No training was measured: run a suite.")[0])
+    for forecast in made.found:
         _show_forecast(console, forecast)
-    for why in missing:
+    for why in made.missing:
         typer.echo(f"no forecast of {why}")
-    typer.echo(f"report:  {write_page(folder, results, found)}")
+    typer.echo(f"report:  {write_page(folder, results, made)}")
 
 
 def _show_forecast(console: Console, forecast: Forecast) -> None:
