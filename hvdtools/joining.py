@@ -12,12 +12,20 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hvdtools import rendezvous
 from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
 from hvdtools.topology import Promise, Topology
+
+_RING_OVER_HOSTS = {
+    "OMPI_MCA_coll_tuned_use_dynamic_rules": "1",
+    "OMPI_MCA_coll_tuned_dynamic_rules_filename": str(
+        Path(__file__).with_name("open_mpi_rules.conf")
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,10 @@ def _tune_for_cpus(promise: Promise, controller: str) -> None:
     # Horovod's thread meets the other ranks' in every cycle, also when there is nothing to
     # send. Waiting for them it must not hold a core that a rank computes on.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    # All ranks must decide alike, so only on what the launcher told all of them.
+    one_rank_a_host = promise.expect_nodes == promise.size
+    if one_rank_a_host and not any(name.startswith("OMPI_MCA_coll") for name in os.environ):
+        os.environ.update(_RING_OVER_HOSTS)
     if controller == "gloo" and 2 * promise.local_size > len(usable_cpus()):
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "2")  # milliseconds
 

@@ -18,6 +18,7 @@ from bed_hosts import HostsBed
 
 HVDTOOLS = str(Path(sys.executable).parent / "hvdtools")
 PROGRAM = str(Path(__file__).parent / "rank_cluster.py")
+BYTES_SENT = str(Path(__file__).parent / "rank_bytes_sent.py")
 ENV = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 STARTERS = {
     "Open MPI 5": ("--with", "mpirun"),
@@ -75,6 +76,20 @@ def test_a_training_over_hosts_equals_one_process(
     assert [rank["local_size"] for rank in ranks] == [hosts.count(host) for host in hosts]
     assert max(rank["error"] for rank in ranks) < 1e-12
     assert re.search(r"first step \d+\.\d s after the start", done.stderr)
+
+
+@pytest.mark.parametrize("hosts", [2, 3, 4])
+def test_hosts_with_a_rank_each_send_no_more_than_a_ring(
+    hosts_bed: HostsBed, starter: tuple[str, ...], hosts: int
+) -> None:
+    where = ("--hosts", ",".join(f"host{number}" for number in range(1, hosts + 1)))
+    done = launch(hosts_bed, *where, *starter, "--", "python", BYTES_SENT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ranks = found_by_rank(done.stdout)
+    assert len(ranks) == hosts and all(rank["right"] for rank in ranks)
+    ring = 2 * (hosts - 1) / hosts
+    for rank in ranks:  # with what TCP adds
+        assert 0.99 * ring < rank["sent"] < 1.1 * ring, ranks
 
 
 def test_the_first_failing_rank_s_code_and_words(
