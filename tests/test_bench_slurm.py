@@ -92,7 +92,8 @@ def test_a_stopped_run_cancels_its_jobs(slurm_bed: SlurmBed, tmp_path: Path) -> 
         assert process.poll() is None, said
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=90)
-    assert process.returncode == 2 and "The run was stopped: go on with" in errors
+    assert process.returncode == 2
+    assert "The run was stopped: the same command with `--resume --run" in errors
     for number in re.findall(r"submitted as job (\d+)", said):
         assert slurm_bed.wait(number).state == "CANCELLED"
 

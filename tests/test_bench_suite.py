@@ -305,6 +305,7 @@ def test_a_bad_suite_is_one_sentence(wrong: str, bench: Bench, tmp_path: Path) -
         (("run", "demo", "--on", "hosts"), "Name the hosts with --hosts"),
         (("run", "demo", "--hosts", "a:x"), "'x'"),
         (("run", "demo", "--sbatch=--qos=high"), "--sbatch is for Slurm"),
+        (("run", "demo", "--hosts", "a:2", "--oversubscribe"), "--oversubscribe is for --on local"),
         (("run", "demo", "--resume"), "There are no results in results/demo"),
         (("run", "demo", "--out", "/dev/null/results"), "cannot be made"),
         (("report",), "There are no results in results"),

@@ -87,6 +87,10 @@ def place_of(flags: Flags) -> Place:
         raise unknown_name("place", on, PLACES)
     if (on == "hosts") != (flags.hosts is not None):
         raise HvdtoolsError("Name the hosts with --hosts a:4,b:4, and only with --on hosts.")
+    if flags.oversubscribe and on != "local":
+        raise HvdtoolsError(
+            f"--oversubscribe is for --on local, and this suite runs on {on}: leave it out."
+        )
     if flags.sbatch and on != "slurm":
         raise HvdtoolsError("--sbatch is for Slurm: add --on slurm.")
     if on == "hosts":
@@ -148,8 +152,7 @@ def sbatch_words(flags: Flags) -> tuple[str, ...]:
 
 def words_again(flags: Flags) -> tuple[str, ...]:
     """The flags that a job of a Slurm run needs again."""
-    words = ["--interface", flags.interface] if flags.interface else []
-    return (*words, *(["--oversubscribe"] if flags.oversubscribe else []))
+    return ("--interface", flags.interface) if flags.interface else ()
 
 
 def _check_data(suite: Suite) -> None:

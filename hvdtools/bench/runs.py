@@ -19,7 +19,7 @@ from hvdtools.bench.cases import Case, name_of, names_of
 from hvdtools.bench.measured import Measured, from_table
 from hvdtools.bench.place import Place
 from hvdtools.bench.results import Result, append, read
-from hvdtools.bench.suite import Suite, word_for
+from hvdtools.bench.suite import Suite
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch import Outcome, Plan, look_around, make_plan, run
 from hvdtools.launch.machine import Machine
@@ -84,9 +84,9 @@ def run_cases(this: Run, wanted: Sequence[Case], say: Say) -> Iterator[Result]:
         ended = _run_case(this, case, machine, say)
         if any(result.exit_code in STOPPED for result in ended):
             raise HvdtoolsError(
-                f"The run was stopped: `hvdtools bench run {word_for(this.suite.name)} --resume "
-                f"--run {this.run_id}` goes on where it was, and `hvdtools bench report "
-                f"{this.file.parent}` shows what was measured until then."
+                f"The run was stopped: the same command with `--resume --run {this.run_id}` goes "
+                f"on where it was, and `hvdtools bench report {this.file.parent}` shows what was "
+                "measured until then."
             )
         for result in ended:
             append(this.file, result)

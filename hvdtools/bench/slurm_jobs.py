@@ -107,8 +107,8 @@ def run_jobs(jobs: dict[int, Submission], request: Request, say: Callable[[str],
         if code > 128:
             _cancel(list(ids.values())[place:])
             raise HvdtoolsError(
-                f"The run was stopped: go on with `hvdtools bench run {request.suite_word} --on "
-                f"slurm --resume --run {request.run_id}`."
+                "The run was stopped: the same command with "
+                f"`--resume --run {request.run_id}` goes on where it was."
             )
         if code:
             say(f"nodes {nodes}: job {job_id} ended with exit code {code}")
