@@ -21,7 +21,8 @@ def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
     Rank and size come from whoever started the process (horovodrun, mpirun, srun,
     torchrun, or nobody: rank 0 of 1). On a GPU machine the process is pinned to
     the GPU of its local rank; the threads of a rank on the CPU are bounded to its
-    share of the cores, unless OMP_NUM_THREADS says otherwise. Calling it again
+    share of the cores, unless OMP_NUM_THREADS says otherwise. Open MPI and Horovod
+    are told what pays on the CPU unless they were told already. Calling it again
     returns the same.
 
     Args:
