@@ -21,17 +21,21 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The options; ends with exit code 2 and a sentence for those that cannot be."""
     parser = argparse.ArgumentParser(description="Train a network on every rank, and measure it.")
     known = ", ".join(ENGINES)
-    parser.add_argument("--engine", default="hvdtools", help=f"one or, by commas, several: {known}")
-    parser.add_argument("--model", default="cnn", help=", ".join(MODELS))
+    parser.add_argument(
+        "--engine", default="hvdtools", help=f"one or, by commas, several: {known} [hvdtools]"
+    )
+    parser.add_argument("--model", default="cnn", help=f"{', '.join(MODELS)} [cnn]")
     parser.add_argument("--data", help="a name or a path [digits for cnn, else synthetic]")
     parser.add_argument("--batch-size", type=int, default=45, help="samples a rank and a step [45]")
     parser.add_argument("--steps", type=int, default=10, help="in a block [10]")
     parser.add_argument("--epochs", type=int, help="so many, a block each, warm-up and all")
     parser.add_argument("--warmup-epochs", type=int, help="first ones, not counted [at most 2]")
-    parser.add_argument("--precision", choices=sorted(PRECISIONS), default="float32")
+    parser.add_argument(
+        "--precision", choices=sorted(PRECISIONS), default="float32", help="[float32]"
+    )
     parser.add_argument("--workers", type=int, default=0, help="loading processes a rank [0]")
     parser.add_argument("--lr", type=float, help="of one rank; times the ranks")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1, help="[1]")
     parser.add_argument("--weights", type=Path, help="rank 0 saves {engine: trained weights} there")
     parser.add_argument("--result", type=Path, help="rank 0 appends a JSON line for each engine")
     add_options(parser)

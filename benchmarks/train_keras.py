@@ -54,17 +54,25 @@ def one_engine(text: str) -> str:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a Keras network on every rank.")
-    parser.add_argument("--engine", type=one_engine, default="hvdtools", help=", ".join(ENGINES))
-    parser.add_argument("--model", choices=list(MODELS), default="cnn")
-    parser.add_argument("--data", default="synthetic", help="or digits, or CIFAR-10's folder")
-    parser.add_argument("--batch-size", type=int, default=64, help="samples a rank and a step")
+    parser.add_argument(
+        "--engine", type=one_engine, default="hvdtools", help=f"{', '.join(ENGINES)} [hvdtools]"
+    )
+    parser.add_argument("--model", choices=list(MODELS), default="cnn", help="[cnn]")
+    parser.add_argument(
+        "--data",
+        default="synthetic",
+        help="synthetic; for cnn also digits, or the folder of CIFAR-10's binary files [synthetic]",
+    )
+    parser.add_argument("--batch-size", type=int, default=64, help="samples a rank and a step [64]")
     parser.add_argument("--epochs", type=int, help="of training, warm-up and all; a block is one")
-    parser.add_argument("--warmup-epochs", type=int, default=1, help="first ones, not counted")
+    parser.add_argument("--warmup-epochs", type=int, default=1, help="first ones, not counted [1]")
     parser.add_argument("--steps", type=int, help=f"in a block without --epochs [{STEPS}]")
     turns.add_options(parser)
-    parser.add_argument("--lr", type=float, default=1e-3, help="of one rank; times the ranks")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32")
+    parser.add_argument(
+        "--lr", type=float, default=1e-3, help="of one rank; times the ranks [0.001]"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="[1]")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="[float32]")
     parser.add_argument("--weights", type=Path, help="rank 0 saves the trained weights there, .npz")
     parser.add_argument("--result", type=Path, help="rank 0 appends one JSON line to this file")
     options = parser.parse_args(arguments)

@@ -146,7 +146,7 @@ def test_a_training_that_waits_for_its_loader_is_named(page: Page) -> None:
 def test_predictions_are_shown_with_their_error_and_their_network(page: Page) -> None:
     assert FORECASTS.found and FORECASTS.found[0].held_out
     error = FORECASTS.found[0].held_out[0].error
-    assert f"{100 * error:+.1f}\u00a0%" in " ".join(page.said)
+    assert f"{100 * error:+.1f}\u00a0%".replace("-", "−") in " ".join(page.said)
     assert "given: 100Gbit,5us" in page.text and "measured" in page.text
     assert "The network is 100Gbit,5us, as given by the user." in page.text
     assert "Predicted" in page.headings

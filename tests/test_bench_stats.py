@@ -23,6 +23,7 @@ from hvdtools.bench.curves import curves
 from hvdtools.bench.interval import Span
 from hvdtools.bench.loaders import loaders
 from hvdtools.bench.measured import Point
+from hvdtools.bench.plots import phases_of
 from hvdtools.bench.results import Result
 from hvdtools.bench.stats import Row, is_input_bound, summarise
 from hvdtools.bench.works import by_work
@@ -238,6 +239,10 @@ def test_communication_is_what_a_step_takes_more_than_without() -> None:
     assert parts.step_s == pytest.approx(2 * 0.037)
     below = rows["ddp-gloo", 2, 1].split
     assert below is not None and below.communication_s == pytest.approx(-2 * 0.002)
+    for each in (parts, below):
+        drawn = phases_of(each)
+        assert sum(drawn.values()) == pytest.approx(each.step_s) and min(drawn.values()) >= 0
+    assert phases_of(below)["forward"] / phases_of(below)["backward"] == pytest.approx(0.5)
     ideal = rows["none", 2, 1].split
     assert ideal is not None and ideal.communication_s == 0
 

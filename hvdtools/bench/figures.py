@@ -102,7 +102,8 @@ def _time_split(name: str, rows: Sequence[Row]) -> Figure:
         plots.time_split(f"{name}-split", rows),
         "The slowest rank’s step, in its order. Exposed communication is what the step takes more "
         "than under the engine that communicates nothing; what hides behind the backward pass "
-        f"is not in it.{_MIXED if mixed else ''}",
+        "is not in it. Where a step took less, all its phases are shortened."
+        f"{_MIXED if mixed else ''}",
         phases=tuple(phases),
     )
 

@@ -115,7 +115,7 @@ def _held_out(forecasts: Sequence[Forecast]) -> Grid:
                 cells.number(each.nodes),
                 cells.number(each.predicted_s, seconds_in_words),
                 cells.number(each.measured_s, seconds_in_words),
-                Cell(f"{100 * each.error:+.1f}\u00a0%", each.error),
+                Cell(f"{100 * each.error:+.1f}\u00a0%".replace("-", "−"), each.error),
             )
         )
         for forecast in forecasts

@@ -15,6 +15,7 @@ from hvdtools.bench.interval import Span
 from hvdtools.bench.palette import HATCHES, mark_of
 from hvdtools.bench.split import Split
 from hvdtools.bench.stats import Row
+from hvdtools.bench.words import rate_in_words
 
 _MOST = 1.7  # times the largest value: so high may an axis reach for the sake of an interval
 _DODGE = 0.05  # of an x-step, so that intervals stand side by side
@@ -98,13 +99,20 @@ def time_split(name: str, rows: Sequence[Row]) -> str:
 
 
 def phases_of(split: Split) -> dict[str, float]:
-    """Seconds of a step by phase, in their order; noise below 0 is drawn as nothing."""
+    """Seconds of a step by phase, in their order; together they are the step.
+
+    An engine that took less than none at all has no communication to draw, and the
+    other phases shortened alike.
+    """
+    communication_s = split.communication_s or 0.0
+    computing_s = split.step_s - communication_s
+    short = min(split.step_s / computing_s, 1.0) if computing_s > 0 else 1.0
     return {
-        "input": split.input_s,
-        "forward": split.forward_s,
-        "backward": split.backward_s,
-        "communication": max(split.communication_s or 0.0, 0.0),
-        "optimizer": split.optimizer_s,
+        "input": short * split.input_s,
+        "forward": short * split.forward_s,
+        "backward": short * split.backward_s,
+        "communication": max(communication_s, 0.0),
+        "optimizer": short * split.optimizer_s,
     }
 
 
@@ -117,7 +125,7 @@ def _bar(axes: Axes, place: float, split: Split) -> None:
         axes.barh(place, 1e3 * seconds, height=0.74, left=left_ms, hatch=hatch, **style)
         left_ms += 1e3 * seconds
     axes.annotate(
-        f"{left_ms:.3g}", (left_ms, place), xytext=(4, 0), textcoords="offset points",
+        rate_in_words(left_ms), (left_ms, place), xytext=(4, 0), textcoords="offset points",
         va="center", fontsize=9,
     )  # fmt: skip
 
