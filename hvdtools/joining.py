@@ -20,6 +20,7 @@ from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
 from hvdtools.topology import Promise, Topology
 
+_OWN_CHOICE = ("OMPI_MCA_coll_tuned_", "OMPI_MCA_coll_han_")
 _RING_OVER_HOSTS = {
     "OMPI_MCA_coll_tuned_use_dynamic_rules": "1",
     "OMPI_MCA_coll_tuned_dynamic_rules_filename": str(
@@ -93,9 +94,11 @@ def _tune_for_cpus(promise: Promise, controller: str) -> None:
     # Horovod's thread meets the other ranks' in every cycle, also when there is nothing to
     # send. Waiting for them it must not hold a core that a rank computes on.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    # All ranks must decide alike, so only on what the launcher told all of them.
+    # All ranks must decide alike: on what the launcher told all of them, and on variables that
+    # would part them by themselves if one host alone had them.
     one_rank_a_host = promise.expect_nodes == promise.size
-    if one_rank_a_host and not any(name.startswith("OMPI_MCA_coll") for name in os.environ):
+    chosen = any(name.startswith(_OWN_CHOICE) or name == "OMPI_MCA_coll" for name in os.environ)
+    if one_rank_a_host and not chosen:
         os.environ.update(_RING_OVER_HOSTS)
     if controller == "gloo" and 2 * promise.local_size > len(usable_cpus()):
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "2")  # milliseconds

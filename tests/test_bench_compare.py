@@ -9,10 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from bench_examples import allreduce_result, failed, loader_result, training_result
+from rich.console import Console
 
 from hvdtools.bench.compare import Change, by_chance, compare, differing_facts
 from hvdtools.bench.measured import Point
 from hvdtools.bench.results import Result
+from hvdtools.bench.showing import show_changes
 
 BLOCKS = 8
 
@@ -233,6 +235,25 @@ def test_wrong_sums_and_refusals_are_failures() -> None:
     dead = [failed(each, "no port") for each in points(1e-3)]
     (whole,) = compare(points(1e-3), dead)
     assert (whole.verdict, whole.message, whole.why) == ("failed", None, "no port")
+
+
+def test_a_job_that_fails_now_is_a_failure_beside_another_program_of_the_same_work() -> None:
+    half = [
+        allreduce_result("torch", 2, turn, dtype="float16", options={"dtype": "float16"})
+        for turn in (1, 2, 3)
+    ]
+    whole = points(1e-3)
+    before, after = [*whole, *half], [*whole, *(failed(each, "died") for each in half)]
+    verdicts = {each.message.dtype: each for each in compare(before, after) if each.message}
+    assert verdicts["float16"].verdict == "failed" and verdicts["float16"].why == "died"
+
+
+def test_runs_of_the_same_cases_have_them_in_common_though_all_failed() -> None:
+    now = steady(1.0)
+    before = [failed(result, "no mpirun") for result in now]
+    (change,) = compare(before, now)
+    assert change.verdict == "only after"
+    assert show_changes(Console(), before, now, 0.03) == 0
 
 
 def test_other_sizes_of_a_sweep_leave_the_common_ones_paired() -> None:

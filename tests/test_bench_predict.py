@@ -323,6 +323,9 @@ def test_strong_scaling_shrinks_the_computing() -> None:
     assert any("fewer than 8 samples a rank" in note for note in made.notes)
     with pytest.raises(HvdtoolsError, match="128 ranks cannot share the 64 samples"):
         forecast(measure(truth), (128,), ranks_per_node=128)
+    made = forecast(measure(truth), (16, 128), ranks_per_node=128)
+    assert [each.ranks for each in made.predictions] == [16]
+    assert "128 ranks cannot share the 64 samples" in made.notes[0]
 
 
 def test_strong_scaling_from_one_batch_is_proportional_and_says_so() -> None:

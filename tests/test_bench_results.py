@@ -15,7 +15,15 @@ import hvdtools.bench
 from hvdtools.bench import facts
 from hvdtools.bench.engines import FAMILIES, as_it_ran
 from hvdtools.bench.measured import KINDS, Point
-from hvdtools.bench.results import FILE_NAME, Result, append, from_json, new_run_id, read
+from hvdtools.bench.results import (
+    FILE_NAME,
+    Result,
+    append,
+    from_json,
+    new_run_id,
+    read,
+    whole_results,
+)
 from hvdtools.errors import HvdtoolsError
 
 SCHEMA: dict[str, Any] = json.loads(
@@ -77,6 +85,17 @@ def test_the_schema_refuses(wrong: str) -> None:
 
 
 WHOLE = training_result("ddp", 1, block_s=(1.0, 0.5, 0.25))
+
+
+def test_a_file_of_nothing_but_a_cut_line_is_gone_on_with(tmp_path: Path) -> None:
+    file = tmp_path / FILE_NAME
+    assert whole_results(file) == ()
+    file.write_text(EACH_KIND[0].to_json()[:100])
+    assert whole_results(file) == ()
+    with pytest.raises(HvdtoolsError, match="no whole result"):
+        read(file)
+    append(file, EACH_KIND[0])
+    assert whole_results(file) == read(file).results == (EACH_KIND[0],)
 
 
 def test_a_file_cut_in_mid_line_keeps_what_is_whole(tmp_path: Path) -> None:

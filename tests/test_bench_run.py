@@ -15,6 +15,7 @@ import pytest
 from bench_examples import training_result
 
 from hvdtools import installed
+from hvdtools.bench import runs
 from hvdtools.bench.cases import cases
 from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.place import Place
@@ -22,7 +23,7 @@ from hvdtools.bench.report import PAGE_NAME
 from hvdtools.bench.results import FILE_NAME, Result, append, read
 from hvdtools.bench.runs import Run, run_cases
 from hvdtools.bench.suite import load
-from hvdtools.launch import look_around
+from hvdtools.launch import Outcome, look_around
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 SECRET = "correct-horse-battery-staple"
@@ -270,6 +271,15 @@ def test_a_missing_framework_is_a_row_and_starts_no_rank(
         assert result.error is not None and "Keras needs tensorflow" in result.error
         assert result.exit_code == 2 and result.versions["tensorflow"] == "not installed"
     assert read(this.file).results == tuple(results)
+
+
+def test_a_rank_that_a_signal_ended_is_a_case_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    ended = Outcome(143, 1, ("loss 0.5",))
+    assert runs._why(ended, 10) == "rank 1 ended with exit code 143: loss 0.5"
+    assert runs._why(dataclasses.replace(ended, stopped=True), 10) == "stopped by the user"
+    monkeypatch.setenv("SLURM_JOB_ID", "7")  # where scancel reaches the ranks first
+    assert runs._why(ended, 10) == "stopped by the user"
 
 
 def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hvdtools.bench import suite as suites
-from hvdtools.bench.cases import Case, cases, program_arguments, together
+from hvdtools.bench.cases import Case, cases, names_of, program_arguments, together
 from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.options import MODELS, OPTIONS
 from hvdtools.bench.place import Place
@@ -153,6 +153,9 @@ def test_where_ranks_meet_and_who_starts_them(monkeypatch: pytest.MonkeyPatch) -
     seen = dict(spec.env)
     assert seen["MASTER_ADDR"] == "a" and "GLOO_SOCKET_IFNAME" not in seen
     assert spec.starter == "horovodrun" and spec.interface == "eth1"
+    here = Place(interface="eth1").environment(cluster, case, 5000)
+    assert dict(here)["MASTER_ADDR"] == "127.0.0.1" and "GLOO_SOCKET_IFNAME" not in dict(here)
+    assert dict(Place().environment(cluster, case, 5000))["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.setenv("SLURMD_NODENAME", "node7")
     spec = Place(Slurm()).job(cluster, case, 5000, Path("answer"))
     assert (spec.starter, spec.nodes, spec.ranks_per_node) == ("srun", 2, 8)
@@ -277,6 +280,16 @@ BAD = {
     "batch": ("batch_size = 45", "batch_size = 0", "batch_size = 0"),
     "warm-up": ("warmup_epochs = 2", "warmup_epochs = 12", "leaves none to count"),
     "name": ('name = "demo"', 'name = "../demo"', "cannot name a folder"),
+    "the same twice": (
+        ALL_PROGRAMS,
+        f"{ALL_PROGRAMS}\n{ALL_PROGRAMS.replace('epochs = 12', 'epochs = 13')}",
+        "and both do the same but for how long they measure",
+    ),
+    "strong scaling without a learning rate": (
+        LAST_PROGRAM,
+        LAST_PROGRAM.replace('["weak"]', '["strong"]\nstrong_batch_size = 90').replace("lr =", "#"),
+        "add lr, one rank's",
+    ),
 }
 
 
@@ -301,6 +314,9 @@ def test_a_bad_suite_is_one_sentence(wrong: str, bench: Bench, tmp_path: Path) -
         (("run", "demo", "--ranks", "1,two"), "--ranks 1,two is no list of numbers"),
         (("run", "demo", "--ranks", "0"), "--ranks 0 is no list of numbers"),
         (("run", "demo", "--nodes", "2"), "add --ranks-per-node"),
+        (("run", "demo", "--ranks-per-node", "4"), "no number of them is given: add --nodes"),
+        (("run", "cluster"), "2 nodes need other machines"),
+        (("run", "demo", "--hosts", "a:1"), "1 nodes with 2 ranks each are more than --hosts a:1"),
         (("run", "demo", "--on", "moon"), "Unknown place 'moon': choose one of hosts, local"),
         (("run", "demo", "--on", "hosts"), "Name the hosts with --hosts"),
         (("run", "demo", "--hosts", "a:x"), "'x'"),
@@ -320,6 +336,18 @@ def test_a_bad_argument_is_one_sentence(
     ended = bench(*arguments)
     assert ended.returncode == 2, ended.stderr
     assert said in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_strong_batches_are_told_apart(tmp_path: Path) -> None:
+    strong = LAST_PROGRAM.replace('["weak"]', '["weak", "strong"]\nstrong_batch_size = 90')
+    other = strong.replace("90", "180").replace('["weak", "strong"]', '["strong"]')
+    file = tmp_path / "two.toml"
+    file.write_text(DEMO.replace(ALL_PROGRAMS, f"{strong}\n{other}"))
+    made = cases(suites.load(str(file)))
+    names = [name for case in made for name in names_of(case)]
+    assert len(set(names)) == len(names)
+    batches = {dict(name[2]).get("strong_batch_size") for name in names}  # type: ignore[call-overload]
+    assert batches == {None, 90, 180}
 
 
 def test_a_dry_run_prints_every_command_and_starts_nothing(bench: Bench, tmp_path: Path) -> None:

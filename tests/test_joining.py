@@ -21,6 +21,7 @@ ONE_EACH = replace(ALONE, starter="Open MPI's mpirun", size=3, expect_size=3, ex
         (ONE_EACH, {}, True),
         (ONE_EACH, {"OMPI_MCA_coll_tuned_allreduce_algorithm": "3"}, False),
         (ONE_EACH, {"OMPI_MCA_coll": "^han"}, False),
+        (ONE_EACH, {"OMPI_MCA_coll_hcoll_enable": "0"}, True),
         (replace(ONE_EACH, size=4, expect_size=4), {}, False),
         (replace(ONE_EACH, expect_nodes=None), {}, False),
     ],

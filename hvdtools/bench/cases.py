@@ -100,9 +100,10 @@ def name_of(result: Result) -> tuple[object, ...]:
 def names_of(case: Case) -> list[tuple[object, ...]]:
     """The same of the results that a case will have, one for each engine."""
     program = case.program
+    options = tuple(sorted(program.options_under(case.scaling).items()))
     return [
         (
-            *(program.family, program.file.name, tuple(sorted(program.options)), engine),
+            *(program.family, program.file.name, options, engine),
             *(case.scaling, case.ranks, case.nodes, case.round),
         )
         for engine in case.engines

@@ -117,10 +117,11 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     todo = cases(wanted)
     folder = results_folder(wanted) if flags.out is None else flags.out
     is_submitted = flags.on == "slurm" and not inside_slurm()
-    if dry_run and not is_submitted:
-        for case in todo:
-            typer.echo(place.command_by_hand(wanted, case, 29500))
-        return
+    if not is_submitted:
+        commands = [place.command_by_hand(wanted, case, 29500) for case in todo]
+        if dry_run:
+            typer.echo("\n".join(commands))
+            return
     this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
     if not dry_run:
         made(folder)

@@ -120,7 +120,8 @@ def _compared(
     """Of one rate that at least one side has."""
     before, after = (side.series.get(message) if side else None for side in (old, new))
     if after is None or not after.rounds:
-        why = after.refused if after is not None else None
+        failed = new.reasons[0] if new is not None and new.reasons else None
+        why = after.refused if after is not None else failed
         verdict: Verdict = "failed" if why else "only before"
         return _change(case, message, old, new, None, verdict, why)
     if before is None or not before.rounds:

@@ -82,7 +82,8 @@ class Place:
                 seen |= dict(engine.environment)
         if any(engine.needs_ports for engine in case.bench_engines):
             seen |= {"MASTER_ADDR": self._meeting_host(), "MASTER_PORT": str(port)}
-            seen |= dict(_LOOPBACK if isinstance(self.on, Local) else ())
+            is_local = isinstance(self.on, Local) and self.interface is None
+            seen |= dict(_LOOPBACK if is_local else ())
         return tuple(seen.items())
 
     def _meeting_host(self) -> str:

@@ -92,7 +92,7 @@ def predict(
     inputs = inputs_of(results, work, engine, _DRAWS)
     sent = messages_of(inputs, engine, messages)
     fullest = inputs.ranks_per_node if ranks_per_node is None else ranks_per_node
-    sizes = _sizes(ranks, fullest, inputs)
+    sizes, left_out = _sizes(ranks, fullest, inputs)
     model = model_of(inputs, 0, network, fullest, sent)
     draws = _draws(inputs, network, fullest, sent)
     held_out, not_held_out = hold_out(results, work, engine, messages)
@@ -108,26 +108,32 @@ def predict(
         predictions=tuple(_prediction(model, draws, size) for size in sizes),
         held_out=held_out,
         not_held_out=not_held_out,
-        notes=notes_of(model, network, sizes, FAMILIES[work.family].engines[engine]),
+        notes=(*left_out, *notes_of(model, network, sizes, FAMILIES[work.family].engines[engine])),
     )
 
 
-def _sizes(ranks: Sequence[int], ranks_per_node: int, inputs: Inputs) -> list[Size]:
-    """The fewest nodes that hold so many ranks.
+def _sizes(
+    ranks: Sequence[int], ranks_per_node: int, inputs: Inputs
+) -> tuple[list[Size], list[str]]:
+    """The fewest nodes that hold so many ranks, and a sentence on those that are left out.
 
     Raises:
-        HvdtoolsError: That is no number of ranks, or more than there are samples.
+        HvdtoolsError: That is no number of ranks, or all are more than there are samples.
     """
     for count in (*ranks, ranks_per_node):
         if count < 1:
             raise HvdtoolsError(f"{count} ranks cannot be predicted: give 1 or more.")
     batch = inputs.batches[1, 1]
-    if inputs.scaling == "strong" and max(ranks, default=1) > batch:
-        raise HvdtoolsError(
-            f"{max(ranks)} ranks cannot share the {batch} samples of a step in strong scaling: "
-            f"predict at most {batch}."
-        )
-    return [(count, -(-count // ranks_per_node)) for count in ranks]
+    too_many = [count for count in ranks if inputs.scaling == "strong" and count > batch]
+    kept = [count for count in ranks if count not in too_many]
+    why = [
+        f"{count} ranks cannot share the {batch} samples of a step in strong scaling: "
+        f"predict at most {batch}."
+        for count in too_many
+    ]
+    if why and not kept:
+        raise HvdtoolsError(why[0])
+    return [(count, -(-count // ranks_per_node)) for count in kept], why
 
 
 def _draws(

@@ -44,6 +44,12 @@ class Program:
         """The value of an option; None where the suite leaves it to the program."""
         return dict(self.options).get(option)
 
+    def options_under(self, scaling: str | None) -> dict[str, str | int | float]:
+        """What a result says that the program was told."""
+        if scaling != "strong" or self.strong_batch_size is None:
+            return dict(self.options)
+        return {**dict(self.options), "strong_batch_size": self.strong_batch_size}
+
     def batch_per_rank(self, scaling: str | None, ranks: int) -> int | None:
         """Samples a rank and a step.
 
@@ -84,12 +90,18 @@ def read_program(table: Any, suite_file: Path) -> Program:
     check_options(table["options"], OPTIONS[name], suite_file)
     if table["file"] in _SHIPPED:
         check_names(name, table["options"])
+    scalings, options = _scalings(table, family, suite_file), table["options"]
+    if "strong" in scalings and "epochs" in options and "lr" not in options:
+        raise HvdtoolsError(
+            f"{suite_file} scales {table['file']} strongly and tests what it learned: add lr, one "
+            "rank's, since the batch stays the same and so must the learning rate of all ranks."
+        )
     return Program(
         file=_file(table["file"], suite_file),
         family=name,
         engines=tuple(table["engines"]),
         side_by_side=_side_by_side(table, family),
-        scalings=_scalings(table, family, suite_file),
+        scalings=scalings,
         strong_batch_size=table.get("strong_batch_size"),
         options=tuple(table["options"].items()),
     )

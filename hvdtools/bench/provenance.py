@@ -34,7 +34,9 @@ class Fact:
 def hardware(results: Sequence[Result]) -> list[Fact]:
     """CPU, cores, memory and GPUs of all results."""
     facts = _facts(results, lambda result: _in_words(result.hardware))
-    return [Fact(_HARDWARE.get(fact.name, fact.name), fact.values) for fact in facts]
+    over_ssh = any(" --hosts " in result.command for result in results)
+    whose = " of the machine that started the run" if over_ssh else ""
+    return [Fact(_HARDWARE.get(fact.name, fact.name) + whose, fact.values) for fact in facts]
 
 
 def versions(results: Sequence[Result]) -> list[Fact]:

@@ -167,6 +167,22 @@ def read(file: Path) -> Reading:
     """
     if not file.is_file():
         raise HvdtoolsError(f"There are no results in {file}: run `hvdtools bench run demo` first.")
+    reading = _whole_lines(file)
+    if not reading.results:
+        raise HvdtoolsError(f"There is no whole result in {file}: run the suite again.")
+    return reading
+
+
+def whole_results(file: Path) -> tuple[Result, ...]:
+    """The same; none where there is no file, or nothing but a line that was cut.
+
+    Raises:
+        HvdtoolsError: A line is of another schema version.
+    """
+    return _whole_lines(file).results if file.is_file() else ()
+
+
+def _whole_lines(file: Path) -> Reading:
     results: list[Result] = []
     cut_lines = 0
     for line in file.read_bytes().decode("utf-8", errors="replace").splitlines():
@@ -174,8 +190,6 @@ def read(file: Path) -> Reading:
             results.append(from_json(line))
         except ValueError:
             cut_lines += 1
-    if not results:
-        raise HvdtoolsError(f"There is no whole result in {file}: run the suite again.")
     return Reading(tuple(results), cut_lines)
 
 

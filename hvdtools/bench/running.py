@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.bench.place import Place
+from hvdtools.bench.place import Place, inside_slurm
 from hvdtools.bench.results import FILE_NAME, new_run_id, read
 from hvdtools.bench.runs import now_utc
 from hvdtools.bench.suite import Suite, load
@@ -57,6 +57,11 @@ def suite_of(flags: Flags) -> Suite:
         changes["nodes"] = counts("--nodes", flags.nodes)
     if flags.ranks_per_node is not None:
         changes["ranks_per_node"] = flags.ranks_per_node
+        if not changes.get("nodes", suite.nodes):
+            raise HvdtoolsError(
+                "--ranks-per-node fills whole nodes, and no number of them is given: add "
+                "--nodes 1,2."
+            )
     changed = dataclasses.replace(suite, **changes)  # type: ignore[arg-type]
     _check_data(changed)
     return changed
@@ -90,6 +95,10 @@ def place_of(flags: Flags) -> Place:
     if flags.oversubscribe and on != "local":
         raise HvdtoolsError(
             f"--oversubscribe is for --on local, and this suite runs on {on}: leave it out."
+        )
+    if flags.sbatch and on == "slurm" and inside_slurm():
+        raise HvdtoolsError(
+            "--sbatch is for a new Slurm job, and this is inside one: leave it out."
         )
     if flags.sbatch and on != "slurm":
         raise HvdtoolsError("--sbatch is for Slurm: add --on slurm.")

@@ -17,15 +17,17 @@ from hvdtools import installed
 from hvdtools.bench import facts
 from hvdtools.bench.cases import Case, name_of, names_of
 from hvdtools.bench.measured import Measured, from_table
-from hvdtools.bench.place import Place
-from hvdtools.bench.results import Result, append, read
+from hvdtools.bench.place import Place, inside_slurm
+from hvdtools.bench.results import Result, append, whole_results
 from hvdtools.bench.suite import Suite
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch import Outcome, Plan, look_around, make_plan, run
 from hvdtools.launch.machine import Machine
+from hvdtools.launch.spec import Hosts
 
-# 128 + SIGHUP, SIGINT, SIGTERM: whoever ended the case meant the suite.
-STOPPED = (129, 130, 143)
+# 128 + SIGHUP, SIGINT, SIGTERM. In a Slurm job they may reach the ranks before this process.
+_SIGNALLED = (129, 130, 143)
+_BY_USER = "stopped by the user"
 TIMED_OUT = 124
 
 Say = Callable[[Case, str], None]
@@ -53,9 +55,7 @@ class Run:
         Raises:
             HvdtoolsError: The run measured another suite: its results would not compare.
         """
-        if not self.file.is_file():
-            return list(wanted)
-        mine = [each for each in read(self.file).results if each.run_id == self.run_id]
+        mine = [each for each in whole_results(self.file) if each.run_id == self.run_id]
         if any(each.suite_digest != self.suite.digest for each in mine):
             raise HvdtoolsError(
                 f"The suite {self.suite.name!r} has changed since run {self.run_id} began: start a "
@@ -82,7 +82,7 @@ def run_cases(this: Run, wanted: Sequence[Case], say: Say) -> Iterator[Result]:
     for case in wanted:
         say(case, "starting")
         ended = _run_case(this, case, machine, say)
-        if any(result.exit_code in STOPPED for result in ended):
+        if any(result.error == _BY_USER for result in ended):
             raise HvdtoolsError(
                 f"The run was stopped: the same command with `--resume --run {this.run_id}` goes "
                 f"on where it was, and `hvdtools bench report {this.file.parent}` shows what was "
@@ -112,7 +112,9 @@ def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]
         except HvdtoolsError as problem:
             exit_code, error = 2, str(problem)
     wall_s = time.perf_counter() - start_s
-    seen = {**os.environ, **dict(plan.env if plan else ())}
+    # Over ssh a host has an environment of its own.
+    inherited = {} if isinstance(this.place.on, Hosts) else os.environ
+    seen = {**inherited, **dict(plan.env if plan else ())}
     return [
         Result(
             run_id=this.run_id,
@@ -122,7 +124,7 @@ def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]
             family=case.program.family,
             kind=case.family.kind,
             program=case.program.file.name,
-            options=dict(case.program.options),
+            options=case.program.options_under(case.scaling),
             engine=engine,
             side_by_side=case.engines,
             scaling=case.scaling,
@@ -196,8 +198,8 @@ def _why(outcome: Outcome, timeout_s: float) -> str | None:
         return None
     if outcome.exit_code == TIMED_OUT:
         return f"not done after the {timeout_s:g} s that the suite allows a case"
-    if outcome.exit_code in STOPPED:
-        return "stopped by the user"
+    if outcome.exit_code in _SIGNALLED and (outcome.stopped or inside_slurm()):
+        return _BY_USER
     who = "the job" if outcome.failed_rank is None else f"rank {outcome.failed_rank}"
     return f"{who} ended with exit code {outcome.exit_code}: {_last_words(outcome)}"
 

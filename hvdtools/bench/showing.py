@@ -18,6 +18,7 @@ from hvdtools.bench.interval import Span
 from hvdtools.bench.predict import Forecast
 from hvdtools.bench.report import write_page
 from hvdtools.bench.results import FILE_NAME, Result, read
+from hvdtools.bench.sides import sides_of
 from hvdtools.bench.table import show
 from hvdtools.bench.words import bytes_in_words, listed, percent, rate_in_words
 from hvdtools.errors import HvdtoolsError
@@ -58,7 +59,7 @@ def show_changes(
     if not 0 <= tolerance < 1:
         raise HvdtoolsError(f"--tolerance {tolerance:g} is no share: give 0.03 for 3 %.")
     changes = compare(before, after, tolerance)
-    if all(change.verdict in ("only before", "only after") for change in changes):
+    if not set(sides_of(before, after)) & set(sides_of(after, before)):
         raise HvdtoolsError("The two runs have no case in common: compare runs of one suite.")
     for name, (old, new) in differing_facts(before, after).items():
         typer.echo(f"{name} differs: {old} before, {new} after")

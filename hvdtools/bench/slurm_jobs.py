@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.bench.cases import Case, name_of
-from hvdtools.bench.results import FILE_NAME, append, read
+from hvdtools.bench.results import FILE_NAME, append, whole_results
 from hvdtools.bench.suite import Suite
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch import Submission
@@ -122,11 +122,11 @@ def _cancel(ids: Sequence[str]) -> None:
 def gather(request: Request) -> None:
     """Append what the run's jobs have measured to its results, each result once."""
     whole = request.folder / FILE_NAME
-    there = read(whole).results if whole.is_file() else ()
-    known = {name_of(result) for result in there if result.run_id == request.run_id}
+    there = [result for result in whole_results(whole) if result.run_id == request.run_id]
+    known = {name_of(result) for result in there}
     parts = (request.folder / "parts" / request.run_id).glob(f"*/{FILE_NAME}")
     for part in sorted(parts):
-        for result in read(part).results:
+        for result in whole_results(part):
             if name_of(result) not in known:
                 append(whole, result)
                 known.add(name_of(result))

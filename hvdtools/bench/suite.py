@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.program import PROGRAMS, Program, read_program
 from hvdtools.bench.tables import check_keys, check_listed_once
+from hvdtools.bench.works import MEASURING
 from hvdtools.errors import HvdtoolsError, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -123,6 +126,8 @@ def _suite(table: dict[str, Any], file: Path) -> Suite:
             raise HvdtoolsError(f"{file} has {key} = {table[key]!r}: it must be more than 0.")
     if not table["program"]:
         raise HvdtoolsError(f"{file} has no program to run: add a [[program]] table.")
+    programs = tuple(read_program(program, file) for program in table["program"])
+    _check_apart(programs, file)
     return Suite(
         name=name,
         ranks=_counts(table, "ranks", file),
@@ -131,8 +136,26 @@ def _suite(table: dict[str, Any], file: Path) -> Suite:
         rounds=table["rounds"],
         threads_per_rank=table["threads_per_rank"],
         timeout_s=float(table["timeout_s"]),
-        programs=tuple(read_program(program, file) for program in table["program"]),
+        programs=programs,
     )
+
+
+def _check_apart(programs: tuple[Program, ...], file: Path) -> None:
+    """Raise if two programs' numbers would be one; all-reduces are told apart by message."""
+    seen: set[object] = set()
+    for program in programs:
+        if FAMILIES[program.family].kind == "allreduce":
+            continue
+        for scaling, engine in itertools.product(program.scalings, program.engines):
+            options = program.options_under(scaling).items()
+            work = frozenset((name, str(value)) for name, value in options if name not in MEASURING)
+            case = (program.file, scaling, engine, work)
+            if case in seen:
+                raise HvdtoolsError(
+                    f"{file} has {program.file.name} under {engine} twice, and both do the same "
+                    "but for how long they measure: leave one out."
+                )
+            seen.add(case)
 
 
 def _counts(table: dict[str, Any], key: str, file: Path) -> tuple[int, ...]:

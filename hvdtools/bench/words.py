@@ -21,7 +21,7 @@ def bytes_in_words(count: float) -> str:
         if size < 1000 or unit == _UNITS[-1]:
             break
         size /= 1024
-    return f"{size:.3g}\u00a0{unit}"
+    return f"{size:.3g}\u00a0{unit}" if size < 1000 else f"{size:,.0f}\u00a0{unit}"
 
 
 def seconds_in_words(seconds: float) -> str:

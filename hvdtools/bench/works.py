@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hvdtools.bench.results import Result
 
 # How long to measure is no part of what is measured; which messages, each point says itself.
-_MEASURING = {
+MEASURING = {
     *("steps", "epochs", "warmup_epochs", "interval", "limit_s"),
     *("min_blocks", "max_blocks", "warmup_blocks"),
     *("sizes", "dtype", "tensors"),
@@ -94,5 +94,5 @@ def _names(result: Result) -> tuple[str, ...]:
 
 def _other_options(result: Result) -> tuple[tuple[str, str], ...]:
     named = {name.replace("-", "_"): str(value) for name, value in result.options.items()}
-    left_out = _MEASURING.union(_NAMED)
+    left_out = MEASURING.union(_NAMED)
     return tuple(sorted(item for item in named.items() if item[0] not in left_out))
