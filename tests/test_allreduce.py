@@ -171,7 +171,7 @@ def test_a_message_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> No
     assert (
         large.refused is not None and "need 2,048\u00a0TiB of memory in each rank" in large.refused
     )
-    assert uneven.refused == "1 KiB are not 7 equal tensors of float32."
+    assert uneven.refused == "1\u00a0KiB are not 7 equal tensors of float32."
 
 
 @pytest.mark.parametrize(
