@@ -118,6 +118,7 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     folder = results_folder(wanted) if flags.out is None else flags.out
     is_submitted = flags.on == "slurm" and not inside_slurm()
     if not is_submitted:
+        # Also before a run: a place that is too small is said here, and nothing has started.
         commands = [place.command_by_hand(wanted, case, 29500) for case in todo]
         if dry_run:
             typer.echo("\n".join(commands))

@@ -12,7 +12,7 @@ from typing import Any
 from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.program import PROGRAMS, Program, read_program
 from hvdtools.bench.tables import check_keys, check_listed_once
-from hvdtools.bench.works import MEASURING
+from hvdtools.bench.works import without_measuring
 from hvdtools.errors import HvdtoolsError, unknown_name
 
 if sys.version_info >= (3, 11):
@@ -147,9 +147,8 @@ def _check_apart(programs: tuple[Program, ...], file: Path) -> None:
         if FAMILIES[program.family].kind == "allreduce":
             continue
         for scaling, engine in itertools.product(program.scalings, program.engines):
-            options = program.options_under(scaling).items()
-            work = frozenset((name, str(value)) for name, value in options if name not in MEASURING)
-            case = (program.file, scaling, engine, work)
+            work = without_measuring(program.options_under(scaling))
+            case = (program.file, scaling, engine, frozenset(work.items()))
             if case in seen:
                 raise HvdtoolsError(
                     f"{file} has {program.file.name} under {engine} twice, and both do the same "

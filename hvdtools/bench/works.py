@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hvdtools.bench.results import Result
 
 # How long to measure is no part of what is measured; which messages, each point says itself.
-MEASURING = {
+_MEASURING = {
     *("steps", "epochs", "warmup_epochs", "interval", "limit_s"),
     *("min_blocks", "max_blocks", "warmup_blocks"),
     *("sizes", "dtype", "tensors"),
@@ -93,6 +93,11 @@ def _names(result: Result) -> tuple[str, ...]:
 
 
 def _other_options(result: Result) -> tuple[tuple[str, str], ...]:
-    named = {name.replace("-", "_"): str(value) for name, value in result.options.items()}
-    left_out = MEASURING.union(_NAMED)
-    return tuple(sorted(item for item in named.items() if item[0] not in left_out))
+    said = without_measuring(result.options)
+    return tuple(sorted(item for item in said.items() if item[0] not in _NAMED))
+
+
+def without_measuring(options: Mapping[str, object]) -> dict[str, str]:
+    """What a program is told, in words, but for how long to measure: equal for equal work."""
+    said = {name.replace("-", "_"): str(value) for name, value in options.items()}
+    return {name: value for name, value in said.items() if name not in _MEASURING}
