@@ -21,7 +21,7 @@ test: build $(DEV) lint  ## lint, types, and all tests with real ranks on the CP
 	$(BIN)/python -m pytest
 
 equality: build $(DEV)  ## print how far N ranks are from one process, for every optimizer and precision
-	$(BIN)/python tests/equality_table.py
+	PYTHONPATH=tests/support:tests/ranks/programs $(BIN)/python tests/support/equality_table.py
 
 lint: $(DEV)
 	$(BIN)/ruff check .

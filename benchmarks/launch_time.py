@@ -2,10 +2,10 @@
 
     python benchmarks/launch_time.py [--rounds 7] [--hosts 2] [--ranks-per-host 2]
 
-Needs what tests/bed.py needs (Linux, root, Slurm, sshd): it brings up hosts and a Slurm of its
-own on this machine, and takes them away. Every pair starts the same program, which trains a
-small model through hvdtools.torch, with the same Python on the same hosts; the two take turns
-within each round. The clock begins just before the command is started and ends when rank 0 has
+Needs what tests/support/bed/bed.py needs (Linux, root, Slurm, sshd): it brings up hosts and a
+Slurm of its own on this machine, and takes them away. Every pair starts the same program, which
+trains a small model through hvdtools.torch, with the same Python on the same hosts; the two take
+turns within each round. The clock begins just before the command is started and ends when rank 0 has
 done its first step, by the same clock. Prints one line a pair: medians over rounds, smallest and
 largest, and the median of the rounds' ratios.
 """
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--ranks-per-host", type=int, default=2)
     asked = parser.parse_args()
-    sys.path.insert(0, str(CLONE / "tests"))
+    sys.path.insert(0, str(CLONE / "tests" / "support" / "bed"))
     from bed_hosts import HostsBed
     from bed_slurm import SlurmBed
 

@@ -1,97 +1,34 @@
-"""Real jobs for the tests: ranks over Gloo on this machine's cores."""
+"""Marks by folder, rank sessions, test hosts, and an environment of each test's own."""
 
 from __future__ import annotations
 
-import json
 import os
-import re
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 import pytest
+from jobs import StartJob, start_job
+from paths import TESTS
 
-from hvdtools.launch import JobSpec, look_around, make_plan, run
-
-HERE = Path(__file__).parent
-
-# Hosts and Slurm to test on.
 pytest_plugins = ["bed_fixtures"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """How a job of several ranks ended.
-
-    Attributes:
-        exit_code: 0, or that of the first rank that failed.
-        lines: (rank, or None for the starter; line) of both streams, as they came.
-    """
-
-    exit_code: int
-    lines: tuple[tuple[int | None, str], ...]
-
-    @property
-    def text(self) -> str:
-        return "\n".join(f"[{'' if rank is None else rank}] {line}" for rank, line in self.lines)
-
-    def of(self, rank: int) -> list[str]:
-        return [line for whose, line in self.lines if whose == rank]
-
-
-StartJob = Callable[..., Job]
 
 # What torchrun sets for each rank.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+KINDS = ("unit", "ranks", "cluster", "browser")
 
 
-def start_job(
-    ranks: int,
-    program: str,
-    *arguments: object,
-    env: Mapping[str, str] = MappingProxyType({}),
-    timeout_s: float = 300,
-) -> Job:
-    """Run `tests/<program>` in `ranks` ranks over Gloo and wait for its end."""
-    lines: list[tuple[int | None, str]] = []
-    spec = JobSpec(
-        command=(sys.executable, str(HERE / program), *map(str, arguments)),
-        ranks=ranks,
-        starter="horovodrun",
-        # One thread a rank: these machines have fewer cores than the tests have ranks.
-        env=(("OMP_NUM_THREADS", "1"), *env.items()),
-        oversubscribe=True,
-    )
-    outcome = run(
-        make_plan(spec, look_around()),
-        on_line=lambda rank, stream, line: lines.append((rank, line)),
-        timeout_s=timeout_s,
-    )
-    return Job(outcome.exit_code, tuple(lines))
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test by its folder, unless it has one of the marks; `bench` tests are unit tests.
 
-
-def check_names(program: str) -> list[str]:
-    """The `check_*` functions of `tests/<program>`, without running it."""
-    return re.findall(r"^def (check_\w+)", (HERE / program).read_text(), re.MULTILINE)
-
-
-def check_outcomes(ranks: int, program: str, *arguments: object) -> list[dict[str, str]]:
-    """Run a program of checks in `ranks` ranks. For each rank: check -> "ok" or its traceback."""
-    return outcomes_of(start_job(ranks, program, *arguments), ranks)
-
-
-def outcomes_of(job: Job, ranks: int) -> list[dict[str, str]]:
-    """The outcomes that a program of checks printed in each rank."""
-    assert job.exit_code == 0, job.text
-    return [json.loads(job.of(rank)[-1]) for rank in range(ranks)]
-
-
-def assert_ok(outcomes: list[dict[str, str]], check: str) -> None:
-    """Check that `check` was right on every rank."""
-    for rank, results in enumerate(outcomes):
-        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
+    What one set-up serves runs in one process: a rank session, the test hosts, the browser.
+    """
+    for item in items:
+        if not any(mark.name in KINDS for mark in item.iter_markers()):
+            folder = Path(item.path).relative_to(TESTS).parts[0]
+            item.add_marker(folder if folder in KINDS else "unit")
+        if item.get_closest_marker("xdist_group") is None:
+            alone = item.get_closest_marker("cluster") or item.get_closest_marker("browser")
+            item.add_marker(pytest.mark.xdist_group(alone.name if alone else item.path.stem))
 
 
 @pytest.fixture(scope="session", name="start_job")
@@ -101,7 +38,7 @@ def _start_job() -> StartJob:
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the tests set for themselves ends with each; the caller's job variables stay out."""
+    """Job variables of the caller stay out; what a test sets for itself ends with it."""
     for name in list(os.environ):
         ours = name.startswith(("HOROVOD_", "HVDTOOLS_", "OMPI_COMM_", "SLURM_", "PMI_", "PMIX_"))
         if (ours and name != "HVDTOOLS_BED") or name in TORCHRUN:

@@ -3,7 +3,7 @@
 No two that meet in one plot look the same to a colour-blind reader, with
 markers (engines) or hatches (phases) beside the colour all the same. Text has a
 contrast of at least 4.5 to 1 and a mark one of 3 to 1, as WCAG 2.2 asks (1.4.3
-and 1.4.11). `tests/test_bench_palette.py` computes all three.
+and 1.4.11). `tests/bench/test_bench_palette.py` computes all three.
 """
 
 from __future__ import annotations

@@ -1,0 +1,124 @@
+"""`hvdtools doctor` on real hosts and in a real Slurm job: sound ones, and one that is not."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bed_hosts import HostsBed
+from bed_slurm import SlurmBed
+from paths import HVDTOOLS
+
+from hvdtools import installed
+from hvdtools.engine.prove import RANK_PROGRAM
+
+ENV = {"OMP_NUM_THREADS": "1"}
+THREE = ("--hosts", "host1,host2,host3")
+
+pytestmark = pytest.mark.skipif(
+    not {"mpi", "gloo"} <= set(getattr(installed.find(), "controllers", ()))
+    or installed.framework_version("torch") is None,
+    reason="Horovod with MPI and Gloo for torch is not installed here",
+)
+
+
+def doctor(bed: HostsBed, *words: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The report of a call on `login`, whose exit code is what the report says."""
+    command = [*before, HVDTOOLS, "doctor", "--json", "--frameworks", "torch", *words]
+    done = bed.exec("login", command, env=ENV, timeout_s=400)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (1 if report["level"] == "broken" else 0), done.stderr
+    return report
+
+
+def said(report: dict[str, Any], level: str) -> str:
+    found = [each for each in report["findings"] if each["level"] == level]
+    return "\n".join(f"{each['subject']}: {each['sentence']}" for each in found)
+
+
+@pytest.fixture
+def in_place_of(hosts_bed: HostsBed, tmp_path: Path) -> Iterator[Any]:
+    """Let one host see another text in place of a file that all hosts share."""
+    mounted = []
+
+    def mount(host: str, file: Path, text: str) -> None:
+        other = tmp_path / f"{host}-{file.name}"
+        other.write_text(text)
+        done = hosts_bed.exec(host, ["mount", "--bind", str(other), str(file)])
+        assert done.returncode == 0, done.stderr
+        mounted.append((host, file))
+
+    yield mount
+    for host, file in mounted:
+        hosts_bed.exec(host, ["umount", str(file)])
+
+
+def test_sound_hosts_add_up_over_mpi_and_gloo(hosts_bed: HostsBed) -> None:
+    report = doctor(hosts_bed, *THREE, "--np", "3")
+    assert report["level"] != "broken", said(report, "broken")
+    assert [host["problem"] for host in report["hosts"]] == [None] * 3
+    assert [(check["name"], check["complaint"]) for check in report["checks"]] == [
+        ("torch over MPI, 3 ranks on 3 hosts", ""),
+        ("torch over Gloo, 3 ranks on 3 hosts", ""),
+    ]
+    for host in report["hosts"]:
+        names = [each["name"] for each in host["facts"]["network"]["interfaces"] if each["up"]]
+        assert names == ["eth0", "lo"] and abs(host["ahead_s"]) < 30
+
+
+def test_what_one_host_has_otherwise_is_named(hosts_bed: HostsBed, in_place_of: Any) -> None:
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None and spec.origin is not None
+    version = Path(spec.origin).with_name("version.py")
+    here = installed.framework_version("torch")
+    in_place_of("host3", version, version.read_text().replace(str(here), "1.9.9"))
+    hosts_bed.loopback_name("host2")
+    for host in ("host1", "host2", "host3"):
+        hosts_bed.add_nic(host, "eth1")
+    hosts_bed.exec("host1", ["ip", "link", "set", "eth1", "down"])
+    hosts_bed.cut("host4")
+    report = doctor(hosts_bed, "--hosts", "host1,host2,host3,host4", "--no-ranks")
+    broken, notes = said(report, "broken"), said(report, "note")
+    assert f"torch: host3 has torch 1.9.9, the 2 others {here}" in broken
+    assert "hosts: ssh does not reach host4" in broken
+    assert "host3: Horovod was built for torch" in broken and broken.count("\n") == 2
+    assert "on host2 the host's own name resolves to 127.0.1.1 (loopback)" in notes
+    assert "eth1 is down on host1, and up on the 2 others" in notes
+
+
+def test_an_interface_that_is_down_where_it_is_wanted(hosts_bed: HostsBed) -> None:
+    for host in ("host1", "host2"):
+        hosts_bed.add_nic(host, "eth1")
+    hosts_bed.nic("host3", False)
+    hosts_bed.exec("host2", ["ip", "link", "set", "eth1", "down"])
+    report = doctor(hosts_bed, *THREE, "--no-ranks", "--interface", "eth1")
+    broken = said(report, "broken")
+    assert "network: --interface eth1: it is down on host2" in broken
+    assert "hosts: ssh does not reach host3" in broken and broken.count("\n") == 1
+
+
+def test_the_host_whose_ranks_fail_is_found(hosts_bed: HostsBed, in_place_of: Any) -> None:
+    in_place_of("host3", RANK_PROGRAM, "import sys; sys.exit('OSError: I will not')")
+    report = doctor(hosts_bed, *THREE)
+    assert [check["blame"]["hosts"] for check in report["checks"]] == [["host3"]] * 2
+    broken = said(report, "broken").splitlines()
+    assert len(broken) == 2
+    for sentence in broken:
+        assert sentence.endswith(
+            "host3 breaks it: the others add up without, and it fails alone, too"
+        )
+    assert not hosts_bed.processes()
+
+
+def test_all_nodes_of_an_allocation_without_ssh(slurm_bed: SlurmBed) -> None:
+    bed = slurm_bed.bed
+    bed.loopback_name("host2")
+    report = doctor(bed, before=("salloc", "--quiet", "--nodes=2", "--nodelist=host[1-2]"))
+    assert report["level"] != "broken", said(report, "broken")
+    assert [host["name"] for host in report["hosts"]] == ["host1", "host2"]
+    assert [check["complaint"] for check in report["checks"]] == ["", ""]
+    assert "on host2 the host's own name resolves to 127.0.1.1" in said(report, "note")

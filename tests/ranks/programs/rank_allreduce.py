@@ -1,0 +1,59 @@
+"""In every rank: benchmarks/allreduce.py with something wrong in it, which must come out.
+
+rank_allreduce.py off ...      torch, but 3 elements of every sum are off on the last rank
+rank_allreduce.py clocks ...   each rank's clock runs at a rate of its own; prints the ops of blocks
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+import allreduce
+import allreduce_pace
+from allreduce_engines import ENGINES, Operation, Torch
+from torch import Tensor
+
+OFF = (0, 7, -1)
+
+
+class Off(Torch):
+    def operation(self, tensors: Sequence[Tensor]) -> Operation:
+        operation = super().operation(tensors)
+        if self.rank < self.size - 1:
+            return operation
+
+        def off() -> None:
+            operation()
+            if tensors[0].numel() > 1:
+                for place in OFF:
+                    tensors[0][place] += 1
+
+        return off
+
+
+def clocks() -> None:
+    agree, seconds = allreduce_pace.agree_on_ops, time.perf_counter
+
+    def said(*arguments: object) -> int:
+        ops = agree(*arguments)  # type: ignore[arg-type]
+        print("ops", ops, flush=True)
+        return ops
+
+    allreduce.sys.modules["allreduce_point"].agree_on_ops = said  # type: ignore[attr-defined]
+    from hvdtools.topology import promised
+
+    rate = 1 + 4 * promised(allreduce.os.environ).rank
+    time.perf_counter = lambda: rate * seconds()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "off":
+        ENGINES["torch"] = Off
+    else:
+        clocks()
+    sys.exit(allreduce.main(sys.argv[2:]))

@@ -1,0 +1,39 @@
+"""Run in every rank: train_keras.py whose rank 1 sleeps SLEEP_S after each step of `fit`.
+
+It prints how many steps `fit` took.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+import train_keras
+
+# isort: split
+import keras_engines
+import keras_pace
+
+SLEEP_S = float(os.environ.get("SLEEP_S", "0"))
+fit = keras_pace.fit
+
+
+class Sleepy(keras_pace.Begin):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        if os.environ["HOROVOD_RANK"] == "1":
+            time.sleep(SLEEP_S)
+
+
+def fit_and_count(model: Any, *rest: Any) -> None:
+    fit(model, *rest)
+    print("steps taken:", int(model.optimizer.iterations))
+
+
+keras_pace.Begin = Sleepy  # type: ignore[misc]
+keras_engines.fit = fit_and_count
+train_keras.main()

@@ -1,0 +1,59 @@
+"""Batch norm over ranks: the same as torch's own layer on the joined batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from jobs import assert_ok, check_names, check_outcomes
+from torch import nn
+
+import hvdtools.torch as hvt
+from hvdtools.errors import HvdtoolsError
+from hvdtools.torch.norm.layers import may_differ, sync_batchnorm
+
+
+@pytest.fixture(scope="module", params=(1, 2, 3), ids=lambda n: f"{n}-ranks")
+def outcomes(request: pytest.FixtureRequest) -> list[dict[str, str]]:
+    return check_outcomes(request.param, "rank_batchnorm.py")
+
+
+@pytest.mark.parametrize("check", check_names("rank_batchnorm.py"))
+def test_over_ranks(outcomes: list[dict[str, str]], check: str) -> None:
+    assert_ok(outcomes, check)
+
+
+class OwnForward(nn.BatchNorm1d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) + 1
+
+
+def patched() -> nn.Module:
+    layer = nn.BatchNorm1d(3)
+    layer.forward = lambda input: input  # type: ignore[method-assign]
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layer", "sentence"),
+    [
+        (OwnForward(3), "layer b.n is a OwnForward with a forward of its own"),
+        (patched(), "layer b.n is a BatchNorm1d with a forward of its own"),
+        (nn.LazyBatchNorm1d(), "layer b.n is a LazyBatchNorm1d that does not know its size yet"),
+        (nn.SyncBatchNorm(3, process_group=object()), "over a process group of torch.distributed"),
+        (torch.jit.script(nn.BatchNorm1d(3)), "layer b.n is scripted"),
+    ],
+)
+def test_layers_that_cannot_be_synchronised(layer: nn.Module, sentence: str) -> None:
+    hvt.init()
+    model = nn.ModuleDict({"a": nn.BatchNorm1d(3), "b": nn.ModuleDict({"n": layer})})
+    with pytest.raises(HvdtoolsError, match=sentence):
+        sync_batchnorm(model, "check")
+    assert type(model["a"]) is nn.BatchNorm1d
+
+
+def test_a_lazy_layer_that_saw_a_batch() -> None:
+    hvt.init()
+    model = nn.Sequential(nn.LazyBatchNorm1d())
+    model(torch.randn(4, 3))
+    assert sync_batchnorm(model, "check") == 0
+    assert may_differ(model) == {"0.running_mean", "0.running_var", "0.num_batches_tracked"}

@@ -1,0 +1,84 @@
+"""Real jobs for the tests: ranks over Gloo on this machine's cores."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from paths import PROGRAMS
+
+from hvdtools.launch import JobSpec, look_around, make_plan, run
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job of several ranks ended.
+
+    Attributes:
+        exit_code: 0, or that of the first rank that failed.
+        lines: (rank, or None for the launcher; line) of both streams, in order of arrival.
+    """
+
+    exit_code: int
+    lines: tuple[tuple[int | None, str], ...]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(f"[{'' if rank is None else rank}] {line}" for rank, line in self.lines)
+
+    def of(self, rank: int) -> list[str]:
+        return [line for whose, line in self.lines if whose == rank]
+
+
+StartJob = Callable[..., Job]
+
+
+def start_job(
+    ranks: int,
+    program: str,
+    *arguments: object,
+    env: Mapping[str, str] = MappingProxyType({}),
+    timeout_s: float = 300,
+) -> Job:
+    """Run `ranks/programs/<program>` in `ranks` ranks over Gloo and wait for its end."""
+    lines: list[tuple[int | None, str]] = []
+    spec = JobSpec(
+        command=(sys.executable, str(PROGRAMS / program), *map(str, arguments)),
+        ranks=ranks,
+        starter="horovodrun",
+        # One thread a rank: these machines have fewer cores than the tests have ranks.
+        env=(("OMP_NUM_THREADS", "1"), *env.items()),
+        oversubscribe=True,
+    )
+    outcome = run(
+        make_plan(spec, look_around()),
+        on_line=lambda rank, stream, line: lines.append((rank, line)),
+        timeout_s=timeout_s,
+    )
+    return Job(outcome.exit_code, tuple(lines))
+
+
+def check_names(program: str) -> list[str]:
+    """The `check_*` functions of `tests/<program>`, without running it."""
+    return re.findall(r"^def (check_\w+)", (PROGRAMS / program).read_text(), re.MULTILINE)
+
+
+def check_outcomes(ranks: int, program: str, *arguments: object) -> list[dict[str, str]]:
+    """Run a program of checks in `ranks` ranks. For each rank: check -> "ok" or its traceback."""
+    return outcomes_of(start_job(ranks, program, *arguments), ranks)
+
+
+def outcomes_of(job: Job, ranks: int) -> list[dict[str, str]]:
+    """The outcomes that a program of checks printed in each rank."""
+    assert job.exit_code == 0, job.text
+    return [json.loads(job.of(rank)[-1]) for rank in range(ranks)]
+
+
+def assert_ok(outcomes: list[dict[str, str]], check: str) -> None:
+    """Check that `check` was right on every rank."""
+    for rank, results in enumerate(outcomes):
+        assert results[check] == "ok", f"rank {rank}:\n{results[check]}"
