@@ -9,16 +9,42 @@ BIN := .venv/bin
 RUN := .venv/.run-$(shell printf '%s' '$(PYTHON) $(TORCH) $(TENSORFLOW)' | cksum | cut -d' ' -f1)
 DEV := .venv/.dev
 
-.PHONY: help demo test equality lint build clean
+PYTEST := $(BIN)/python -m pytest
+# Tests that wait (for hosts, for Slurm) run beside tests that compute; those that time run alone.
+TWO_AT_A_TIME := -n 2 --dist loadgroup --no-loadscope-reorder
+
+.PHONY: help demo check test test-all equality lint build clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: build  ## build Horovod, train on 1 and 2 ranks under each engine, write a report
 	$(BIN)/hvdtools bench run demo
 
-test: build $(DEV) lint  ## lint, types, and all tests with real ranks on the CPU
-	$(BIN)/python -m pytest
+check: build $(DEV) lint  ## lint, types, and the tests that start no ranks: under 3 minutes
+	$(PYTEST) $(TWO_AT_A_TIME) -m 'unit and not slow'
+
+test: build $(DEV) lint  ## check, and tests of every kind with real ranks, hosts and Slurm: under 20
+	$(PYTEST) -m 'timed and not slow'
+	$(PYTEST) $(TWO_AT_A_TIME) -m 'not timed and not slow'
+
+# What passed is kept for as long as nothing changes, so that an interrupted run can go on.
+STATE = .cache/slow/$(shell { git rev-parse HEAD && git diff HEAD; } | cksum | cut -d' ' -f1)
+SLOW = $(sort $(shell grep -rl 'mark\.slow' tests --include='test_*.py'))
+
+test-all: $(STATE)/test.passed $(SLOW:%=$(STATE)/%.passed) $(STATE)/reversed.passed  ## test, and what takes minutes by nature; can be interrupted and resumed
+
+$(STATE)/test.passed:
+	$(MAKE) test
+	mkdir -p $(@D) && touch $@
+
+$(STATE)/reversed.passed:
+	$(PYTEST) tests/ranks -m 'ranks and not slow' -k rank_check --reverse-checks
+	mkdir -p $(@D) && touch $@
+
+$(STATE)/%.passed:
+	$(PYTEST) -m slow $*
+	mkdir -p $(@D) && touch $@
 
 equality: build $(DEV)  ## print how far N ranks are from one process, for every optimizer and precision
 	PYTHONPATH=tests/support:tests/ranks/programs $(BIN)/python tests/support/equality_table.py

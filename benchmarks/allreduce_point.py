@@ -9,7 +9,7 @@ import torch
 from allreduce_engines import Engine
 from allreduce_memory import free_bytes
 from allreduce_pace import Stretches, agree_on_ops
-from allreduce_values import DTYPES, Values
+from allreduce_values import Values, dtype_of
 from torch import Tensor
 from torch_meeting import wait_for_device
 
@@ -28,7 +28,7 @@ class Message:
 
     Attributes:
         size_bytes: Of all tensors together, on one rank.
-        dtype: A name in `allreduce_values.DTYPES`.
+        dtype: Its name, as `allreduce_values.dtype_of` takes it.
         tensors: How many equal tensors it consists of.
     """
 
@@ -39,7 +39,7 @@ class Message:
     @property
     def elements(self) -> int:
         """Numbers in the message; a rest of bytes is left out."""
-        return self.size_bytes // DTYPES[self.dtype].itemsize
+        return self.size_bytes // dtype_of(self.dtype).itemsize
 
     def pieces(self, flat: Tensor) -> list[Tensor]:
         """Its tensors, in one piece of memory."""
@@ -82,7 +82,7 @@ class Job:
         return self._tried[key]
 
     def _try(self, engine: Engine, message: Message) -> str | None:
-        flat = torch.zeros(8 * message.tensors, dtype=DTYPES[message.dtype], device=self.device)
+        flat = torch.zeros(8 * message.tensors, dtype=dtype_of(message.dtype), device=self.device)
         why = None
         try:
             engine.operation(message.pieces(flat))()
@@ -103,7 +103,7 @@ def measure(job: Job, message: Message) -> dict[str, Point]:
         return {name: message.refused(str(error)) for name in job.engines}
     why = {name: job.refusal(name, message) for name in job.engines}
     # One piece of memory for all engines: no more is taken, and none has the better one.
-    flat = torch.empty(message.elements, dtype=DTYPES[message.dtype], device=job.device)
+    flat = torch.empty(message.elements, dtype=dtype_of(message.dtype), device=job.device)
     runs = {
         name: _stretches(engine, message, flat, values)
         for name, engine in job.engines.items()
@@ -116,7 +116,7 @@ def measure(job: Job, message: Message) -> dict[str, Point]:
 def _require_fits(job: Job, message: Message) -> None:
     """Raise HvdtoolsError, on all ranks alike, for a message that cannot be made."""
     words = bytes_in_words(message.size_bytes)
-    if message.size_bytes % (message.tensors * DTYPES[message.dtype].itemsize):
+    if message.size_bytes % (message.tensors * dtype_of(message.dtype).itemsize):
         raise HvdtoolsError(f"{words} are not {message.tensors} equal tensors of {message.dtype}.")
     needed = COPIES * message.size_bytes
     least = min(row[0] for row in job.gather([float(free_bytes(job.device, job.local_ranks))]))

@@ -10,14 +10,15 @@ from torch import Tensor
 
 from hvdtools.errors import HvdtoolsError
 
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
 BASES = (11, 7, 5, 3, 2)
 # Elements of a tile: prime, so that tiles do not begin where an engine's chunks do.
 TILE = 2**18 - 5
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """PyTorch's type of this name, "float32"."""
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 class Values:
@@ -36,7 +37,7 @@ class Values:
     software takes other paths for, never come up.
 
     Args:
-        dtype: A name in DTYPES.
+        dtype: Its name, as `dtype_of` takes it.
 
     Attributes:
         ops: All-reduces in a row before numbers to time with may overflow.
@@ -46,7 +47,7 @@ class Values:
     """
 
     def __init__(self, dtype: str, rank: int, ranks: int, device: torch.device) -> None:
-        self.dtype = DTYPES[dtype]
+        self.dtype = dtype_of(dtype)
         limits = torch.finfo(self.dtype)
         exact = round(2 / limits.eps)  # eps is 2**(1 - p) for p significant bits
         sums = next((sums for base in BASES if _most(sums := _sums(ranks, base)) <= exact), None)

@@ -17,124 +17,14 @@ import json
 import os
 import statistics
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
 from made_images import make_images
-from torch.utils.data import DataLoader
-from torch_data import Batch, FixedBatch, dealt, for_ever, make, on_device
-from torch_meeting import gather_by_torch, place_of_this_rank, this_device, wait_for_device
-from torch_models import MODELS
+from torch_models import MODELS, check_data
 
 from hvdtools.bench import measured, turns
 from hvdtools.errors import HvdtoolsError
-
-
-@dataclass(frozen=True)
-class Job:
-    """The ranks that load side by side, and this one's device."""
-
-    rank: int
-    size: int
-    device: torch.device
-
-    def meet(self) -> None:
-        """Go on when every rank is here."""
-        if self.size > 1:
-            dist.barrier()
-
-    def gather(self, values: Sequence[float]) -> list[list[float]]:
-        """Row r has rank r's values, on every rank."""
-        return gather_by_torch(values)
-
-
-@contextmanager
-def joined() -> Iterator[Job]:
-    """The job that this process is a rank of, from its start to its end.
-
-    Raises:
-        HvdtoolsError: There are several ranks and no place to meet.
-    """
-    rank, size = place_of_this_rank()
-    if size == 1:
-        yield Job(rank, size, this_device())
-        return
-    if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        raise HvdtoolsError(
-            f"{size} ranks meet at MASTER_ADDR:MASTER_PORT: set both, the same on every rank."
-        )
-    # Gloo on GPUs, too: only the times of blocks travel, and those outside of what is timed.
-    dist.init_process_group("gloo", rank=rank, world_size=size)
-    try:
-        yield Job(rank, size, this_device())
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
-
-
-def load_blocks(
-    training: DataLoader[Batch] | FixedBatch,
-    job: Job,
-    steps: int,
-    rule: turns.Stopping,
-    *,
-    channels_last: bool = False,
-) -> turns.Turns:
-    """Blocks of `steps` batches of this rank's loader, epoch after epoch.
-
-    What an epoch's end costs falls into the block in which it comes.
-    """
-    batches = for_ever(training)
-
-    def block() -> float:
-        job.meet()
-        begun_s = time.perf_counter()
-        for _ in range(steps):
-            on_device(next(batches), job.device, channels_last=channels_last)
-        wait_for_device(job.device)
-        return time.perf_counter() - begun_s
-
-    return turns.take_turns({"loader": block}, rule, job.gather)
-
-
-def measure(job: Job, options: argparse.Namespace) -> measured.Loader:
-    """Load as the options say; the same on every rank.
-
-    Raises:
-        HvdtoolsError: The data cannot be read, or are too few.
-    """
-    model = MODELS[options.model]
-    training = make(
-        *(model.reads, options.data, options.batch_size, job.device, torch.float32),
-        *(options.workers, options.seed, options.sequence),
-    ).training
-    if isinstance(training, DataLoader):
-        training = dealt(training, job.rank, job.size, options.seed)
-    taken = load_blocks(
-        *(training, job, options.steps, turns.stopping_of(options)),
-        channels_last=model.channels_last,
-    )
-    return loader_of(taken, options, getattr(training, "num_workers", 0))
-
-
-def loader_of(taken: turns.Turns, options: argparse.Namespace, workers: int) -> measured.Loader:
-    """The measurement in the blocks that were taken."""
-    of_ranks = zip(*taken.rank_block_s["loader"], strict=True)
-    return measured.Loader(
-        engine="loader",
-        data=options.data,
-        batch_per_rank=options.batch_size,
-        workers=workers,
-        steps_per_block=options.steps,
-        block_s=tuple(taken.slowest_s("loader")),
-        rank_step_s=tuple(statistics.median(blocks) / options.steps for blocks in of_ranks),
-        stopped_by=taken.stopped_by,
-    )
+from hvdtools.topology import promised
 
 
 def tell(loader: measured.Loader) -> None:
@@ -173,6 +63,19 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def check_meeting_point() -> None:
+    """See that several ranks know where to meet.
+
+    Raises:
+        HvdtoolsError: Nobody said where.
+    """
+    size = promised(os.environ).size
+    if size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise HvdtoolsError(
+            f"{size} ranks meet at MASTER_ADDR:MASTER_PORT: set both, the same on every rank."
+        )
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     try:
@@ -180,6 +83,11 @@ def main(arguments: list[str] | None = None) -> None:
             written_bytes = make_images(options.make, options.images, options.size)
             print(f"{options.images} images, {written_bytes / 1e6:.1f} MB, in {options.make}")
             return
+        check_data(MODELS[options.model].reads, options.data)
+        check_meeting_point()
+        # Imported here, so that neither --help nor a wrong option waits for PyTorch.
+        from input_measure import joined, measure
+
         with joined() as job:
             loader = measure(job, options)
     except HvdtoolsError as error:

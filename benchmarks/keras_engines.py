@@ -10,10 +10,9 @@ import numpy as np
 import tensorflow as tf
 from horovod_moves import moved_by
 from keras_data import batches, every_size_th, own_batch, samples
-from keras_model import cross_entropy
 from keras_pace import Pace, fit, loop
 from keras_strategy import Mwms
-from keras_work import Engine, Work, device
+from keras_work import Engine, Work, cross_entropy, device
 from numpy.typing import NDArray
 
 

@@ -20,9 +20,7 @@ from keras_work import Engine, Work, device
 
 from hvdtools.bench.measured import PHASES, Training
 from hvdtools.bench.turns import Stopping, stopping_of
-from hvdtools.errors import HvdtoolsError
 
-PRECISIONS = ("float32", "float64", "bfloat16")
 TEST_BATCH = 500
 
 
@@ -34,9 +32,6 @@ def measure(
     Args:
         images: To train on and to test on; None for a network that makes its own batch.
         threads: TensorFlow's, for one operation.
-
-    Raises:
-        HvdtoolsError: There are fewer images than the ranks' batches have.
     """
     set_precision(options.precision)
     work = work_of(engine, options, images)
@@ -97,11 +92,6 @@ def work_of(
     engine: Engine, options: argparse.Namespace, images: tuple[Images, Images] | None
 ) -> Work:
     training = None if images is None else images[0]
-    if training is not None and len(training) < options.batch_size * engine.size:
-        raise HvdtoolsError(
-            f"{engine.size} batches of {options.batch_size} are more than the {len(training)} "
-            "training images: give a smaller --batch-size."
-        )
     lr = options.lr * engine.size
     return Work(MODELS[options.model], training, options.batch_size, lr, options.seed)
 

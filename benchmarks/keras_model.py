@@ -1,17 +1,22 @@
-"""The networks that train_keras.py trains, each with what it reads and its usual optimizer."""
+"""The networks that train_keras.py trains, each with what it reads and its usual optimizer.
+
+Programs read the names here before they import Keras, so this imports it only where a network or an
+optimizer is made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 from colour_images import CLASSES, SHAPE
 from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI, Shape
-from keras_gpt import gpt
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
 
 IMAGENET_SHAPE, IMAGENET_CLASSES = (224, 224, 3), 1000
 
@@ -36,23 +41,13 @@ class Model:
     batch: MakeBatch | None = None
 
 
-def cross_entropy(reduction: str | None = "sum_over_batch_size") -> keras.Loss:
-    """Of targets (B,) or (B, T) and scores (B, C) or (B, T, V), in nats.
-
-    Worked out in float32, or in float64 where the network is.
-
-    Args:
-        reduction: None for one a target instead of their mean.
-    """
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
-
-
 def cnn() -> keras.Model:
     """The usual first network for CIFAR-10: 122 570 weights."""
-    layers = keras.layers
-    return keras.Sequential(
+    from keras import Input, Sequential, layers
+
+    return Sequential(
         [
-            keras.Input(SHAPE, dtype="uint8"),
+            Input(SHAPE, dtype="uint8"),
             layers.Rescaling(1 / 255),
             layers.Conv2D(32, 3, activation="relu"),
             layers.MaxPooling2D(),
@@ -68,15 +63,18 @@ def cnn() -> keras.Model:
 
 def resnet50() -> keras.Model:
     """Keras' own ResNet-50 on 224x224 pixels: 25 583 592 trained weights."""
-    return _application(keras.applications.ResNet50)
+    return _application("ResNet50")
 
 
 def vgg16() -> keras.Model:
     """Keras' own VGG-16 on 224x224 pixels: 138 357 544 weights, most of them in one layer."""
-    return _application(keras.applications.VGG16)
+    return _application("VGG16")
 
 
-def _application(make: Callable[..., keras.Model]) -> keras.Model:
+def _application(name: str) -> keras.Model:
+    import keras
+
+    make: Callable[..., keras.Model] = getattr(keras.applications, name)
     pixels = keras.Input(IMAGENET_SHAPE, dtype="uint8")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(pixels)
     return make(weights=None, input_tensor=scaled, classifier_activation=None)
@@ -90,7 +88,15 @@ def _pictures(random: np.random.Generator, samples: int) -> Batch:
 
 def _sgd(lr: float) -> keras.Optimizer:
     """As the papers of VGG and ResNet have it."""
-    return keras.optimizers.SGD(lr, momentum=0.9)
+    from keras.optimizers import SGD
+
+    return SGD(lr, momentum=0.9)
+
+
+def _adam(lr: float) -> keras.Optimizer:
+    from keras.optimizers import Adam
+
+    return Adam(lr)
 
 
 def _adamw(lr: float) -> keras.Optimizer:
@@ -98,22 +104,29 @@ def _adamw(lr: float) -> keras.Optimizer:
 
     Matrices decay; biases and the scales of LayerNorm do not.
     """
-    optimizer = keras.optimizers.AdamW(lr, weight_decay=0.1, beta_2=0.95)
+    from keras.optimizers import AdamW
+
+    optimizer = AdamW(lr, weight_decay=0.1, beta_2=0.95)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     return optimizer
 
 
 def _gpt(shape: Shape) -> Model:
+    def make() -> keras.Model:
+        from keras_gpt import gpt
+
+        return gpt(shape)
+
     def texts(random: np.random.Generator, samples: int) -> Batch:
         """Tokens (samples, longest), and the one that follows each."""
         tokens = random.integers(shape.vocabulary, size=(samples, shape.longest + 1))
         return tokens[:, :-1].astype(np.int32), tokens[:, 1:].astype(np.int32)
 
-    return Model(lambda: gpt(shape), _adamw, texts)
+    return Model(make, _adamw, texts)
 
 
 MODELS = {
-    "cnn": Model(cnn, keras.optimizers.Adam),
+    "cnn": Model(cnn, _adam),
     "resnet50": Model(resnet50, _sgd, _pictures),
     "vgg16": Model(vgg16, _sgd, _pictures),
     "gpt-mini": _gpt(GPT_MINI),

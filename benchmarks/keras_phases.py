@@ -15,15 +15,14 @@ from statistics import median
 from typing import Any
 
 import tensorflow as tf
-from keras_model import cross_entropy
 from keras_pace import wait_for_device
-from keras_work import Work
+from keras_work import Work, cross_entropy
 
 from hvdtools.bench.measured import PHASES
 
-MOST_ROUNDS, FEWEST_ROUNDS, ROUNDS_S = 15, 3, 5.0
-MOST_BATCHES, FEWEST_BATCHES, BATCHES_S = 50, 3, 3.0
-_CALLS_S = 0.1  # a clock is read after at least so many seconds, or one call
+MOST_ROUNDS, FEWEST_ROUNDS, ROUNDS_S = 15, 3, 2.0
+MOST_BATCHES, FEWEST_BATCHES, BATCHES_S = 50, 3, 1.0
+_CALLS_S = 0.05  # a clock is read after at least so many seconds, or one call
 
 
 def phase_s(work: Work, data: tf.data.Dataset, step_s: float) -> tuple[float, ...]:

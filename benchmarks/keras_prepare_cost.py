@@ -6,6 +6,8 @@ Trains train_keras.py's model through `fit` in turns: as it is, and prepared and
 with `hvt.callbacks()`. Who begins changes in every round, so that a drift of the
 machine falls on both. Prints one line: the median and the quartiles over rounds
 of a plain step's time, and of what a prepared one takes more in the same round.
+
+TensorFlow is imported where it is used, so that neither --help nor a wrong option waits for it.
 """
 
 from __future__ import annotations
@@ -14,48 +16,50 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
-from keras_start import bound_threads
-
-# isort: split
-import keras
 import numpy as np
-import tensorflow as tf
 from colour_images import load
-from keras_model import cnn, cross_entropy
+from keras_model import MODELS
+from keras_start import set_environment
 
-import hvdtools.keras as hvt
-
-
-class Stopwatch(keras.callbacks.Callback):  # type: ignore[misc]
-    """The wall time of the last epoch, without what `fit` does before and after it, in seconds.
-
-    The last callback of its list, so that what the others do at an epoch's end counts.
-    """
-
-    epoch_s = 0.0
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self._start_s = time.perf_counter()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        np.asarray(self.model.trainable_variables[0])  # waits for a GPU's last update
-        self.epoch_s = time.perf_counter() - self._start_s
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def trainer(data: tf.data.Dataset, *, prepared: bool) -> Callable[[], float]:
-    """A model's turn: one epoch through `fit`; the mean time of its steps, in seconds."""
+    """A model's turn: one epoch through `fit`; the mean time of its steps, in seconds.
+
+    That is the wall time without what `fit` does before and after the epoch.
+    """
+    import keras
+    from keras_work import cross_entropy
+
+    import hvdtools.keras as hvt
+
     keras.utils.set_random_seed(1)
-    model, optimizer = cnn(), keras.optimizers.Adam(1e-3)
+    cnn = MODELS["cnn"]
+    model, optimizer = cnn.make(), cnn.optimizer(1e-3)
     optimizer = hvt.prepare(optimizer) if prepared else optimizer
     model.compile(optimizer, cross_entropy(), jit_compile=False)
-    stopwatch = Stopwatch()
+    begun_s = ended_s = 0.0
+
+    def begin(logs: object) -> None:
+        nonlocal begun_s
+        begun_s = time.perf_counter()
+
+    def end(epoch: int, logs: object) -> None:
+        nonlocal ended_s
+        np.asarray(model.trainable_variables[0])  # waits for a GPU's last update
+        ended_s = time.perf_counter()
+
+    # The last callback of its list, so that what the others do at an epoch's end counts.
+    stopwatch = keras.callbacks.LambdaCallback(on_train_begin=begin, on_epoch_end=end)
 
     def turn() -> float:
         callbacks = hvt.callbacks() if prepared else []
         model.fit(data, shuffle=False, verbose=0, callbacks=[*callbacks, stopwatch])
-        return stopwatch.epoch_s / len(data)
+        return (ended_s - begun_s) / len(data)
 
     return turn
 
@@ -73,7 +77,11 @@ def main() -> None:
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error("--rounds below 2 have no quartiles")
-    threads = bound_threads()
+    threads = set_environment()
+    import tensorflow as tf
+
+    import hvdtools.keras as hvt
+
     if hvt.init().size > 1:
         parser.error("start it on one rank: prepare() is measured, not what ranks tell each other")
     images, _ = load("synthetic")

@@ -67,6 +67,17 @@ class Engine(Protocol):
         """(k,) on each rank -> (size, k) on every rank, row r from rank r."""
 
 
+def cross_entropy(reduction: str | None = "sum_over_batch_size") -> keras.Loss:
+    """Of targets (B,) or (B, T) and scores (B, C) or (B, T, V), in nats.
+
+    Worked out in float32, or in float64 where the network is.
+
+    Args:
+        reduction: None for one a target instead of their mean.
+    """
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+
+
 def device() -> str:
     """Where this rank's model lies: "cuda" or "cpu"."""
     return "cuda" if tf.config.list_logical_devices("GPU") else "cpu"

@@ -5,9 +5,9 @@
 Needs what tests/support/bed/bed.py needs (Linux, root, Slurm, sshd): it brings up hosts and a
 Slurm of its own on this machine, and takes them away. Every pair starts the same program, which
 trains a small model through hvdtools.torch, with the same Python on the same hosts; the two take
-turns within each round. The clock begins just before the command is started and ends when rank 0 has
-done its first step, by the same clock. Prints one line a pair: medians over rounds, smallest and
-largest, and the median of the rounds' ratios.
+turns within each round. The clock begins just before the command is started and ends when rank 0
+has done its first step, by the same clock. Prints one line a pair: medians over rounds, smallest
+and largest, and the median of the rounds' ratios.
 """
 
 from __future__ import annotations

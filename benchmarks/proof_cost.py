@@ -8,6 +8,8 @@ so that a drift of the machine falls on all. Rank 0 prints a line for each: the
 median and the quartiles over rounds of the slowest rank's time a step, what it
 takes more than plain training in the same round, and for the proof the share of
 a step at `check_every=100`.
+
+PyTorch is imported where it is used, so that neither --help nor a wrong option waits for it.
 """
 
 from __future__ import annotations
@@ -18,21 +20,26 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-import hvdtools.torch as hvt
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def perceptron() -> tuple[nn.Module, Tensor]:
     """24 linear layers of 1024 (25 M parameters), batch 64."""
+    import torch
+    from torch import nn
+
     layers = [layer for _ in range(24) for layer in (nn.Linear(1024, 1024), nn.ReLU())]
     return nn.Sequential(*layers), torch.randn(64, 1024)
 
 
 def transformer() -> tuple[nn.Module, Tensor]:
     """12 encoder layers of width 768 (85 M parameters), 16 sequences of 512."""
+    import torch
+    from torch import nn
+
     layer = nn.TransformerEncoderLayer(768, 12, 3072, dropout=0.0, batch_first=True)
     return nn.TransformerEncoder(layer, 12), torch.randn(16, 512, 768)
 
@@ -53,15 +60,27 @@ class Way:
     weight: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
+def random_weight() -> AbstractContextManager[None]:
+    import torch
+
+    import hvdtools.torch as hvt
+
+    return hvt.weight(2 + torch.rand(()).item())
+
+
 WAYS = {
     "plain": Way(check_every=0),
     "proof in every step": Way(check_every=1),
-    "weighted": Way(check_every=0, weight=lambda: hvt.weight(2 + torch.rand(()).item())),
+    "weighted": Way(check_every=0, weight=random_weight),
 }
 
 
 def trainer(make: Callable[[], tuple[nn.Module, Tensor]], way: Way) -> Callable[[], None]:
     """A prepared model's training step."""
+    import torch
+
+    import hvdtools.torch as hvt
+
     torch.manual_seed(0)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, inputs = make()
@@ -82,6 +101,10 @@ def trainer(make: Callable[[], tuple[nn.Module, Tensor]], way: Way) -> Callable[
 
 def seconds_a_step(step: Callable[[], None], steps: int) -> float:
     """The slowest rank's mean over `steps` steps, seconds."""
+    import torch
+
+    import hvdtools.torch as hvt
+
     hvt.average(0.0)  # all begin together
     _wait_for_device()
     begun_s = time.perf_counter()
@@ -93,6 +116,8 @@ def seconds_a_step(step: Callable[[], None], steps: int) -> float:
 
 
 def _wait_for_device() -> None:
+    import torch
+
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -108,6 +133,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=10, help="in each turn")
     options = parser.parse_args()
+    import hvdtools.torch as hvt
+
     topology = hvt.init()
     steps = {name: trainer(MODELS[options.model], way) for name, way in WAYS.items()}
     for step in steps.values():

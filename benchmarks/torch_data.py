@@ -14,16 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torch_image_folder import CLASSES, SIDE, ImageFolder
 from torch_mlp import WIDTH
+from torch_models import check_data, names
 from torch_text import Windows
 
-from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.errors import HvdtoolsError
 
 Batch = tuple[Tensor, Tensor]
 Loader = DataLoader[Batch]
 # What a model reads -> (different tokens, tokens of the longest text, of a text if nothing is said)
 TEXTS = {"bytes": (256, 256, 128), "tokens": (50257, 1024, 1024)}
-_DIGITS = {"digits": torch_digits.digits, "synthetic": torch_digits.synthetic}
-READS = ("digits", "vectors", "images", *TEXTS)
 
 
 @dataclass(frozen=True)
@@ -59,13 +58,6 @@ class Data:
     test: Batch | None
 
 
-def names(reads: str) -> tuple[str, ...]:
-    """The data that a model which reads this may be fed, beside the path of files."""
-    if reads not in READS:
-        raise unknown_name("kind of input", reads, READS)
-    return tuple(_DIGITS) if reads == "digits" else ("synthetic",)
-
-
 def make(
     reads: str,
     data: str,
@@ -79,7 +71,7 @@ def make(
     """The data with this name, or in the file or folder with this path.
 
     Args:
-        reads: What the model reads, one of READS.
+        reads: What the model reads, one of `torch_models.READS`.
         data: One of `names(reads)`; for images also a folder of class folders, for
             texts also a file.
         batch_size: Samples that one rank gets in a step.
@@ -94,11 +86,13 @@ def make(
     """
     if sequence is not None and reads not in TEXTS:
         raise HvdtoolsError(f"A model that reads {reads} has no sequence length: leave it out.")
+    check_data(reads, data)
     if data not in names(reads):
         dataset = _of_files(reads, data, dtype, sequence)
         return Data(_loader(dataset, batch_size, workers, seed, device.type == "cuda"), None)
     if reads == "digits":
-        images, test = torch_digits.split(_DIGITS[data](), device, dtype)
+        found = torch_digits.digits() if data == "digits" else torch_digits.synthetic()
+        images, test = torch_digits.split(found, device, dtype)
         return Data(_loader(images, batch_size, 0, seed, False, collate_fn=_as_is), test)
     inputs, targets = _synthetic(reads, batch_size, sequence, seed)
     if inputs.is_floating_point():
@@ -107,14 +101,9 @@ def make(
 
 
 def _of_files(reads: str, data: str, dtype: torch.dtype, sequence: int | None) -> Dataset[Any]:
-    path = Path(data)
-    if reads == "images" and path.is_dir():
-        return ImageFolder(path, dtype)
-    if reads in TEXTS and path.is_file():
-        return Windows(path, _tokens_in_sample(reads, sequence), TEXTS[reads][0])
-    may_be = {"images": ("the path of a folder of class folders",)}
-    may_be |= dict.fromkeys(TEXTS, ("the path of a file",))
-    raise unknown_name("data", data, (*names(reads), *may_be.get(reads, ())))
+    if reads == "images":
+        return ImageFolder(Path(data), dtype)
+    return Windows(Path(data), _tokens_in_sample(reads, sequence), TEXTS[reads][0])
 
 
 def _tokens_in_sample(reads: str, sequence: int | None) -> int:

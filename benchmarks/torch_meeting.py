@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 
 from hvdtools.cpus import fair_threads_of_siblings
-from hvdtools.errors import HvdtoolsError
 from hvdtools.topology import promised
 
 Rows = list[list[float]]
@@ -68,18 +67,9 @@ def gather_by_torch(values: Sequence[float]) -> Rows:
 
 
 def meet() -> None:
-    """Make the job's process group, once.
-
-    Raises:
-        HvdtoolsError: Nobody said where.
-    """
+    """Make the job's process group at MASTER_ADDR:MASTER_PORT, once."""
     if dist.is_initialized():
         return
-    if not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        raise HvdtoolsError(
-            "The engine ddp, and none on several ranks without a Horovod engine beside it, meet at "
-            "MASTER_ADDR:MASTER_PORT: set both, the same on every rank."
-        )
     place = promised(os.environ)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, rank=place.rank, world_size=place.size)

@@ -1,19 +1,40 @@
-"""The networks that train_torch.py trains, each with what it reads and its usual optimizer."""
+"""The networks that train_torch.py trains, each with what it reads and its usual optimizer.
+
+Programs read the names here before they import PyTorch, so this imports it only where a network
+or an optimizer is made.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch_convnets import cnn, resnet50, vgg16
-from torch_gpt import Gpt
-from torch_mlp import mlp
 
-Optimizer = torch.optim.Optimizer
+from hvdtools.errors import unknown_name
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.optim import Optimizer
+
+# What a model reads -> the data that it may be fed by name.
+READS = {
+    "digits": ("digits", "synthetic"),
+    "vectors": ("synthetic",),
+    "images": ("synthetic",),
+    "bytes": ("synthetic",),
+    "tokens": ("synthetic",),
+}
+# What a model reads -> the files that it may be fed instead.
+_FILES = {
+    "images": "the path of a folder of class folders",
+    "bytes": "the path of a file",
+    "tokens": "the path of a file",
+}
 
 
 @dataclass(frozen=True)
@@ -22,7 +43,7 @@ class Model:
 
     Attributes:
         make: Builds it on the default device in float32, from PyTorch's random numbers.
-        reads: What it is fed, a name in `torch_data.READS`.
+        reads: What it is fed, a name in `READS`.
         channels_last: Whether the network and its images train with the colours
             as the fastest dimension, as is usual for it.
         optimizer: Makes the optimizer for its parameters, a learning rate and the
@@ -37,7 +58,9 @@ class Model:
 
 def sgd(parameters: Iterable[nn.Parameter], lr: float, device: torch.device) -> Optimizer:
     """SGD with momentum 0.9, as the papers of VGG and ResNet have it."""
-    return torch.optim.SGD(parameters, lr=lr, momentum=0.9)
+    from torch.optim import SGD
+
+    return SGD(parameters, lr=lr, momentum=0.9)
 
 
 def adamw(parameters: Iterable[nn.Parameter], lr: float, device: torch.device) -> Optimizer:
@@ -46,31 +69,52 @@ def adamw(parameters: Iterable[nn.Parameter], lr: float, device: torch.device) -
     Matrices decay; biases and the scales of LayerNorm do not. On a GPU the fused
     kernel, as anyone would train it there.
     """
+    from torch.optim import AdamW
+
     every = list(parameters)
     groups = [
         {"params": [weight for weight in every if weight.dim() >= 2], "weight_decay": 0.1},
         {"params": [weight for weight in every if weight.dim() < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=device.type == "cuda")
+    return AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=device.type == "cuda")
+
+
+def _network(module: str, name: str, *arguments: object) -> Callable[[], nn.Module]:
+    """Calls what the module has under this name; the module is not imported before."""
+
+    def make() -> nn.Module:
+        network: nn.Module = getattr(import_module(module), name)(*arguments)
+        return network
+
+    return make
 
 
 MODELS = {
-    "cnn": Model(cnn, "digits", False, sgd),
-    "mlp": Model(mlp, "vectors", False, sgd),
-    "resnet50": Model(resnet50, "images", True, sgd),
-    "vgg16": Model(vgg16, "images", True, sgd),
-    "gpt-mini": Model(lambda: Gpt(GPT_MINI), "bytes", False, adamw),
-    "gpt-124m": Model(lambda: Gpt(GPT_124M), "tokens", False, adamw),
-    "gpt-350m": Model(lambda: Gpt(GPT_350M), "tokens", False, adamw),
+    "cnn": Model(_network("torch_convnets", "cnn"), "digits", False, sgd),
+    "mlp": Model(_network("torch_mlp", "mlp"), "vectors", False, sgd),
+    "resnet50": Model(_network("torch_convnets", "resnet50"), "images", True, sgd),
+    "vgg16": Model(_network("torch_convnets", "vgg16"), "images", True, sgd),
+    "gpt-mini": Model(_network("torch_gpt", "Gpt", GPT_MINI), "bytes", False, adamw),
+    "gpt-124m": Model(_network("torch_gpt", "Gpt", GPT_124M), "tokens", False, adamw),
+    "gpt-350m": Model(_network("torch_gpt", "Gpt", GPT_350M), "tokens", False, adamw),
 }
 
 
-def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean cross entropy in nats, worked out in float32 (in float64 for float64).
+def names(reads: str) -> tuple[str, ...]:
+    """The data that a model which reads this may be fed, beside the path of files."""
+    if reads not in READS:
+        raise unknown_name("kind of input", reads, tuple(READS))
+    return READS[reads]
 
-    Args:
-        outputs: (B, C) for classes, or (B, T, V) for each token of a text.
-        targets: (B,) or (B, T), whole numbers below C or V.
+
+def check_data(reads: str, data: str) -> None:
+    """See that a model which reads this may be fed the data.
+
+    Raises:
+        HvdtoolsError: It is neither one of `names(reads)` nor the path of what the model reads.
     """
-    wide = outputs if outputs.dtype == torch.float64 else outputs.float()
-    return cross_entropy(wide.flatten(0, -2), targets.flatten())
+    known, path = names(reads), Path(data)
+    fits = path.is_dir() if reads == "images" else path.is_file()
+    if data in known or (fits and reads in _FILES):
+        return
+    raise unknown_name("data", data, (*known, *([_FILES[reads]] if reads in _FILES else [])))

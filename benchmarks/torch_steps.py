@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch_data import Batch, on_device
-from torch_models import loss
 
 from hvdtools.bench.measured import PHASES
 
@@ -26,6 +26,17 @@ class Step(Protocol):
     def backward(self) -> None: ...
 
     def optimizer(self) -> None: ...
+
+
+def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean cross entropy in nats, worked out in float32 (in float64 for float64).
+
+    Args:
+        outputs: (B, C) for classes, or (B, T, V) for each token of a text.
+        targets: (B,) or (B, T), whole numbers below C or V.
+    """
+    wide = outputs if outputs.dtype == torch.float64 else outputs.float()
+    return cross_entropy(wide.flatten(0, -2), targets.flatten())
 
 
 class TrainingStep:

@@ -134,8 +134,7 @@ class Trainer:
         return seconds
 
     def _begin_epoch(self) -> None:
-        if isinstance(self._training, FixedBatch):
-            raise HvdtoolsError("This data has no epochs: leave out --epochs, or give --data.")
+        assert not isinstance(self._training, FixedBatch)  # train_torch.py refuses it
         if isinstance(self._training.sampler, DistributedSampler):
             self._training.sampler.set_epoch(len(self.blocks))
 

@@ -20,21 +20,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
-from keras_start import bound_threads
-
-# isort: split
-from colour_images import DATA, load
-from keras_engines import ENGINES
-from keras_measure import PRECISIONS, measure
+from colour_images import DATA, Images, load
 from keras_model import MODELS
+from keras_start import check_meeting_point, set_environment
 
 from hvdtools.bench import turns
+from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.measured import to_table
 from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.topology import promised
 
+ENGINES = FAMILIES["keras"].program_engines
+PRECISIONS = ("float32", "float64", "bfloat16")
 STEPS = 10
 
 
@@ -43,7 +44,7 @@ def one_engine(text: str) -> str:
     names = text.split(",")
     for name in names:
         if name not in ENGINES:
-            raise argparse.ArgumentTypeError(str(unknown_name("engine", name, tuple(ENGINES))))
+            raise argparse.ArgumentTypeError(str(unknown_name("engine", name, ENGINES)))
     if len(names) > 1:
         raise argparse.ArgumentTypeError(
             f"{text} are several, and TensorFlow's strategies and Horovod cannot share a process: "
@@ -107,13 +108,37 @@ def _check_data(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
         parser.error(f"{model} trains on one batch, which has no epochs: give --steps instead")
 
 
+def images_for(options: argparse.Namespace) -> tuple[Images, Images] | None:
+    """To train on and to test on; None for a network that makes its own batch.
+
+    Raises:
+        HvdtoolsError: They cannot be read, or are fewer than the ranks' batches have.
+    """
+    if MODELS[options.model].batch is not None:
+        return None
+    training, test = load(options.data)
+    ranks = promised(os.environ).size
+    if len(training) < options.batch_size * ranks:
+        raise HvdtoolsError(
+            f"{ranks} batches of {options.batch_size} are more than the {len(training)} training "
+            "images: give a smaller --batch-size."
+        )
+    return training, test
+
+
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     try:
-        images = load(options.data) if MODELS[options.model].batch is None else None
-        threads = bound_threads()
-        engine = ENGINES[options.engine]()
-        measured = measure(engine, options, images, threads)
+        if options.engine == "mwms":
+            check_meeting_point()
+        images = images_for(options)
+        threads = set_environment()
+        # Imported here, so that neither --help nor a wrong option waits for TensorFlow.
+        import keras_engines
+        import keras_measure
+
+        engine = keras_engines.ENGINES[options.engine]()
+        measured = keras_measure.measure(engine, options, images, threads)
     except HvdtoolsError as error:
         print(f"train_keras: {error}", file=sys.stderr)
         sys.exit(2)

@@ -20,182 +20,113 @@ what is timed and why.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import statistics
+import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-import torch
-from torch.utils.data import DataLoader
-from torch_data import for_ever, make
-from torch_engine import Engine
-from torch_engines import spokesman, start
-from torch_meeting import leave, part
-from torch_memory import rehearse
-from torch_models import MODELS
-from torch_options import PRECISIONS, parse
-from torch_training import Trainer, Work, trained
+from torch_models import MODELS, check_data, names
 
-from hvdtools.bench.measured import PHASES, Training, to_table
-from hvdtools.bench.turns import Stopping, Turns, stopping_of, take_turns
-from hvdtools.errors import HvdtoolsError
+from hvdtools.bench.engines import FAMILIES
+from hvdtools.bench.turns import add_options
+from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.topology import promised
 
-# Of one rank, where nothing is said. On noise it has only to keep the numbers finite.
-LR_OF_DIGITS, LR_OF_OTHERS = 0.03, 1e-4
-SAY_EVERY_S = 2.0
+ENGINES = FAMILIES["torch"].program_engines
+PRECISIONS = ("float32", "float64", "bfloat16")
 
 
-def work_of(options: argparse.Namespace, engine: Engine) -> Work:
-    """What the options say is to be trained."""
-    model, dtype = MODELS[options.model], PRECISIONS[options.precision]
-    lr = options.lr
-    if lr is None:
-        lr = LR_OF_DIGITS if model.reads == "digits" else LR_OF_OTHERS
-    # Ranks that all had the same batch would agree without averaging anything.
-    seed = options.seed + engine.rank
-    data = make(
-        model.reads, options.data, options.batch_size, engine.device, dtype, options.workers, seed
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The options; ends with exit code 2 and a sentence for those that cannot be."""
+    parser = argparse.ArgumentParser(description="Train a network on every rank, and measure it.")
+    known = ", ".join(ENGINES)
+    parser.add_argument(
+        "--engine", default="hvdtools", help=f"one or, by commas, several: {known} [hvdtools]"
     )
-    return Work(
-        model=model,
-        data=data,
-        dtype=dtype,
-        bfloat16=options.precision == "bfloat16",
-        lr=lr * engine.size,
-        seed=options.seed,
-        steps=None if options.epochs else options.steps,
-    )
+    parser.add_argument("--model", default="cnn", help=f"{', '.join(MODELS)} [cnn]")
+    parser.add_argument("--data", help="a name or a path [digits for cnn, else synthetic]")
+    parser.add_argument("--batch-size", type=int, default=45, help="samples a rank and a step [45]")
+    parser.add_argument("--steps", type=int, default=10, help="in a block [10]")
+    parser.add_argument("--epochs", type=int, help="so many, a block each, warm-up and all")
+    parser.add_argument("--warmup-epochs", type=int, help="first ones, not counted [at most 2]")
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help="[float32]")
+    parser.add_argument("--workers", type=int, default=0, help="loading processes a rank [0]")
+    parser.add_argument("--lr", type=float, help="of one rank; times the ranks")
+    parser.add_argument("--seed", type=int, default=1, help="[1]")
+    parser.add_argument("--weights", type=Path, help="rank 0 saves {engine: trained weights} there")
+    parser.add_argument("--result", type=Path, help="rank 0 appends a JSON line for each engine")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    try:
+        check(options)
+    except HvdtoolsError as problem:
+        parser.error(str(problem))
+    return options
 
 
-def trainers_of(engines: Sequence[Engine], work: Work) -> dict[str, Trainer]:
-    """A trainer for each engine, by its name."""
-    speaker = spokesman(engines)
-    loader, shared = work.data.training, None
-    if work.steps and isinstance(loader, DataLoader) and loader.num_workers:
-        # Loaders of their own would fill up while another engine has its turn, and then seem fast.
-        shared = for_ever(speaker.shard(loader, work.seed))
-    return {
-        engine.name: Trainer(engine, work, lambda: _meet(speaker), shared) for engine in engines
-    }
+def check(options: argparse.Namespace) -> None:
+    """Raise for what cannot be trained; makes a list of the engines and settles the data."""
+    options.engine = options.engine.split(",")
+    for name in options.engine:
+        if name not in ENGINES:
+            raise unknown_name("engine", name, ENGINES)
+    if len(set(options.engine)) < len(options.engine):
+        raise HvdtoolsError("--engine lists an engine twice: list each once.")
+    if options.model not in MODELS:
+        raise unknown_name("model", options.model, tuple(MODELS))
+    reads = MODELS[options.model].reads
+    options.data = options.data or names(reads)[0]
+    check_data(reads, options.data)
+    for option in ("batch_size", "steps", "min_blocks", "max_blocks"):
+        if getattr(options, option) < 1:
+            raise HvdtoolsError(f"--{option.replace('_', '-')} trains nothing: give at least 1.")
+    if options.workers < 0:
+        raise HvdtoolsError("--workers is a number of processes: give 0 or more.")
+    if options.epochs is None and options.warmup_epochs is not None:
+        raise HvdtoolsError("--warmup-epochs goes with --epochs: give --warmup-blocks without.")
+    if options.epochs is not None:
+        if options.warmup_epochs is None:
+            options.warmup_epochs = max(0, min(2, options.epochs - 1))
+        if not 0 <= options.warmup_epochs < options.epochs:
+            raise HvdtoolsError("--warmup-epochs leaves no epoch to count: give more --epochs.")
+        if options.data == "synthetic" and reads != "digits":
+            raise HvdtoolsError("This data has no epochs: leave out --epochs, or give --data.")
 
 
-def _meet(speaker: Engine) -> None:
-    speaker.gather([0.0])
+def check_meeting_point(engines: Sequence[str]) -> None:
+    """See that engines which meet through torch.distributed know where.
 
-
-def rule_of(options: argparse.Namespace) -> Stopping:
-    """When it is over: after exactly so many epochs, or as the options of turns say."""
-    if not options.epochs:
-        return stopping_of(options)
-    counted = options.epochs - options.warmup_epochs
-    return Stopping(0.0, math.inf, counted, counted, options.warmup_epochs)
-
-
-def told(trainer: Trainer, options: argparse.Namespace) -> Callable[[], float]:
-    """The trainer's block, after which rank 0 says how fast it was: each epoch, or now and then."""
-    said_s = -math.inf
-
-    def block() -> float:
-        nonlocal said_s
-        seconds = trainer.block()
-        now_s = time.perf_counter()
-        if trainer.engine.rank == 0 and (options.epochs or now_s - said_s > SAY_EVERY_S):
-            said_s = now_s
-            count = len(trainer.blocks)
-            which = f"epoch {count}/{options.epochs}" if options.epochs else f"block {count}"
-            samples = trainer.engine.size * options.batch_size * trainer.steps_per_block
-            speed = f"loss {trainer.loss:.4f}, {samples / seconds:.0f} samples/s"
-            print(f"{trainer.engine.name}, {which}: {speed}", flush=True)
-        return seconds
-
-    return block
-
-
-def measured(
-    trainer: Trainer, turns: Turns, options: argparse.Namespace, speaker: Engine
-) -> Training:
-    """What was measured of one engine; the same on every rank but for the accuracy."""
-    engine, work = trainer.engine, trainer.work
-    blocks, steps = turns.rank_block_s[engine.name], trainer.steps_per_block
-    mine = [*trainer.phases_s(len(blocks)), float(trainer.peak_memory_bytes)]
-    *phases_s, peaks = zip(*speaker.gather(mine), strict=True)
-    digests = speaker.gather(trainer.digest())
-    compares = engine.size > 1 and engine.name != "none"
-    return Training(
-        engine=engine.name,
-        moved_by=engine.moved_by,
-        device=engine.device.type,
-        model=options.model,
-        data=options.data,
-        precision=options.precision,
-        batch_per_rank=options.batch_size,
-        threads_per_rank=torch.get_num_threads(),
-        lr=work.lr,
-        parameters=sum(weight.numel() for weight in trained(trainer.model)),
-        gradient_bytes=sum(each.numel() * each.itemsize for each in trained(trainer.model)),
-        messages=engine.messages(trainer.prepared),
-        steps_per_block=steps,
-        block_s=tuple(turns.slowest_s(engine.name)),
-        rank_step_s=tuple(
-            statistics.median(seconds) / steps for seconds in zip(*blocks, strict=True)
-        ),
-        phase_s=dict(zip(PHASES, phases_s, strict=True)),
-        peak_memory_bytes=tuple(int(peak) for peak in peaks),
-        stopped_by=turns.stopped_by,
-        accuracy=trainer.accuracy() if options.epochs else None,
-        in_sync=all(digest == digests[0] for digest in digests) if compares else None,
-    )
-
-
-def measure(options: argparse.Namespace) -> None:
-    """Train with each engine in turn; rank 0 prints and writes what came of it."""
-    engines = start(options.engine)
-    speaker = spokesman(engines)
-    work = work_of(options, speaker)
-    first = speaker.rank == 0
-    for engine in engines if first else ():
-        kept = engine.takes_channels_last or not work.model.channels_last
-        print(
-            f"{engine.name} over {engine.moved_by}, {engine.size} rank(s): lr {work.lr:g}"
-            + ("" if kept else "; contiguous, since it does not take weights channels-last"),
-            flush=True,
+    Raises:
+        HvdtoolsError: Nobody said where.
+    """
+    needed = "ddp" in engines or (list(engines) == ["none"] and promised(os.environ).size > 1)
+    if needed and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        raise HvdtoolsError(
+            "The engine ddp, and none on several ranks without a Horovod engine beside it, meet at "
+            "MASTER_ADDR:MASTER_PORT: set both, the same on every rank."
         )
-    rehearse(speaker.device, work.model.optimizer)
-    trainers = trainers_of(engines, work)
-    blocks = {name: told(trainer, options) for name, trainer in trainers.items()}
-    turns = take_turns(blocks, rule_of(options), speaker.gather)
-    results = [measured(trainer, turns, options, speaker) for trainer in trainers.values()]
-    if not first:
-        return
-    for result in results:
-        print(in_words(result), flush=True)
-    if options.weights:
-        torch.save({name: each.weights() for name, each in trainers.items()}, options.weights)
-    if options.result:
-        with options.result.open("a") as file:
-            file.writelines(json.dumps(to_table(result)) + "\n" for result in results)
-
-
-def in_words(result: Training) -> str:
-    """One line of what matters."""
-    rate = statistics.median(result.block_rates)
-    split = ", ".join(f"{name} {max(ranks) * 1e3:.3g}" for name, ranks in result.phase_s.items())
-    said = f"{result.engine}: {rate:.1f} samples/s; ms a step on the slowest rank: {split}"
-    if result.accuracy is not None:
-        said += f"; test accuracy {result.accuracy:.4f}"
-    return said + {True: "; replicas equal", False: "; REPLICAS DIFFER", None: ""}[result.in_sync]
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse(arguments)
     try:
+        check_meeting_point(options.engine)
+        # Imported here, so that neither --help nor a wrong option waits for PyTorch.
+        from torch_measure import measure
+        from torch_meeting import part
+
         measure(options)
     except HvdtoolsError as problem:
         print(f"train_torch: {problem}", file=sys.stderr)
         sys.exit(2)
     part()
+
+
+def leave() -> None:
+    """End this process after `main`, as `torch_meeting.leave` does."""
+    import torch_meeting
+
+    torch_meeting.leave()
 
 
 if __name__ == "__main__":

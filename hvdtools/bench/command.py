@@ -210,8 +210,13 @@ def predict(
         typer.Argument(help="A folder of results.  \\[default: the newest in results/]"),
     ] = None,
     ranks: Annotated[
-        str, typer.Option(metavar="8,64,512", help="Numbers of ranks to predict.")
-    ] = "8,64,512",
+        str | None,
+        typer.Option(
+            metavar="8,64,512",
+            help="Numbers of ranks to predict.  \\[default: 8,64,512; of a single node without "
+            "--network those measured]",
+        ),
+    ] = None,
     network: Annotated[
         str | None,
         typer.Option(
@@ -237,7 +242,7 @@ def predict(
     """Say what the measured training would do on more ranks or another network, and how surely."""
     from rich.console import Console
 
-    from hvdtools.bench.forecasts import Question, forecasts
+    from hvdtools.bench.forecasts import LARGE, Question, forecasts, ranks_by_default
     from hvdtools.bench.network import network_of
     from hvdtools.bench.results import FILE_NAME, read
     from hvdtools.bench.running import counts, newest
@@ -245,15 +250,22 @@ def predict(
 
     folder = folder or newest(Path("results"))
     results = read(folder / FILE_NAME).of_run(run)
+    given = None if network is None else network_of(network)
+    by_default = ranks_by_default(results, given, ranks_per_node)
     question = Question(
-        ranks=counts("--ranks", ranks),
-        network=None if network is None else network_of(network),
+        ranks=by_default if ranks is None else counts("--ranks", ranks),
+        network=given,
         ranks_per_node=ranks_per_node,
         engine=engine,
         model=model,
         messages=messages,
     )
     show_forecasts(Console(), folder, results, forecasts(results, question))
+    if ranks is None and by_default != LARGE:
+        typer.echo(
+            "Nothing says what connects several nodes: for more ranks add it, as in "
+            "--network 100Gbit,5us."
+        )
 
 
 def _exit_if_untrue(results: tuple[Result, ...]) -> None:

@@ -52,6 +52,11 @@ class Family:
     yardstick_name: str = ""
     ideal: str | None = None
 
+    @property
+    def program_engines(self) -> tuple[str, ...]:
+        """What the program may be told with --engine, each once."""
+        return tuple(dict.fromkeys(each.program_engine for each in self.engines.values()))
+
 
 _OVER_MPI = (("HOROVOD_CONTROLLER", "mpi"), ("HOROVOD_CPU_OPERATIONS", "mpi"))
 HOROVODS_FUSION_BYTES = 128 * 2**20  # its own default

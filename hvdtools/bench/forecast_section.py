@@ -42,8 +42,8 @@ def forecast_section(measured: Section, forecasts: Sequence[Forecast]) -> Foreca
             "Measured against predicted",
             measured_against_predicted(f"forecast-{measured.name}", measured.rows, forecasts),
             "Marks are measured, with 95\u00a0% intervals; lines and their bands are predicted; "
-            "crosses are predicted for a measured size that the model was not shown. The dashed "
-            "line is the ideal.",
+            "crosses are predicted for a measured training that the model was not shown. The "
+            "dashed line is the ideal.",
         ),
         predictions=_predictions(forecasts),
         held_out=_held_out(forecasts),
@@ -121,9 +121,7 @@ def _held_out(forecasts: Sequence[Forecast]) -> Grid:
         for forecast in forecasts
         for each in forecast.held_out
     )
-    return Grid(
-        columns, lines, "The model’s error on sizes that were measured and that it was not shown"
-    )
+    return Grid(columns, lines, "The model’s error on measured trainings that it was not shown")
 
 
 def _rests_on(forecasts: Sequence[Forecast]) -> Grid:

@@ -9,8 +9,10 @@ from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.network import Network
 from hvdtools.bench.predict import Forecast, predict
 from hvdtools.bench.results import Result
-from hvdtools.bench.works import by_work
+from hvdtools.bench.works import Work, by_work
 from hvdtools.errors import HvdtoolsError, unknown_name
+
+LARGE = (8, 64, 512)  # numbers of ranks
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ def question_of(results: Sequence[Result]) -> Question:
     return Question(tuple(sorted(measured | {2 * most, 4 * most, 8 * most})))
 
 
+def ranks_by_default(
+    results: Sequence[Result], network: Network | None, ranks_per_node: int | None
+) -> tuple[int, ...]:
+    """Large numbers of ranks; those measured where nothing says what connects a second node."""
+    one_node = all(result.nodes == 1 for result in results)
+    if one_node and network is None and ranks_per_node is None:
+        return question_of(results).ranks
+    return LARGE
+
+
 def forecasts(results: Sequence[Result], question: Question) -> Forecasts:
     """A forecast for each work and engine that communicates, and why others have none.
 
@@ -68,8 +80,8 @@ def forecasts(results: Sequence[Result], question: Question) -> Forecasts:
     trained = [result for result in results if result.training is not None]
     _check_known("engine", question.engine, {result.engine for result in trained})
     _check_known("model", question.model, {work.model for work in by_work(trained)})
-    found, missing = [], []
-    for work, of_one in by_work(trained).items():
+    found, missing, works = [], [], by_work(trained)
+    for work, of_one in works.items():
         if question.model not in (None, work.model):
             continue
         for engine in dict.fromkeys(result.engine for result in of_one):
@@ -84,8 +96,14 @@ def forecasts(results: Sequence[Result], question: Question) -> Forecasts:
                     )
                 )  # fmt: skip
             except HvdtoolsError as problem:
-                missing.append(f"{work.model}, {engine}: {problem}")
+                missing.append(f"{_model_of(work, list(works))}, {engine}: {problem}")
     return Forecasts(tuple(found), tuple(missing))
+
+
+def _model_of(work: Work, works: Sequence[Work]) -> str:
+    """The model, with the framework where another one has a model of that name."""
+    families = {each.family for each in works if each.model == work.model}
+    return work.model if len(families) == 1 else f"{work.model} ({FAMILIES[work.family].name})"
 
 
 def _check_known(kind: str, name: str | None, known: set[str]) -> None:

@@ -14,7 +14,7 @@ from hvdtools.errors import HvdtoolsError
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What was measured on `ranks`, and what the others alone predict for it.
+    """What was measured on `ranks`, and what is predicted of it without having seen it.
 
     `error` is predicted over measured step time less 1.
     """
@@ -32,22 +32,25 @@ def hold_out(
     """Predict each measured number of ranks from the results on all others.
 
     Nothing measured on as many ranks is shown to the model: no training, none without
-    communication, no all-reduce.
+    communication, no all-reduce. Where there is only one such number, no more than the
+    training can be held out, and that only if all of a step's gradients are one message:
+    of several the model has to be shown how much is hidden.
 
     Returns:
         What came out, and why not all could be held out; None if all were.
     """
     measured = inputs_of(results, work, engine, 0)
-    if len({ranks for ranks, _ in measured.trained_together}) < 2:
+    lone = len({ranks for ranks, _ in measured.trained_together}) < 2
+    if lone and messages_of(measured, engine, messages) > 1:
         return (), (
             "Nothing could be held out, so the error of these predictions is not known: measure "
             "two numbers of ranks above 1 or more."
         )
-    found, reasons = [], []
+    found, reasons = [], [_only_training(measured)] if lone else []
     for size in measured.trained_together:
         others = [result for result in results if result.ranks != size[0]]
         try:
-            inputs = inputs_of(others, work, engine, 0)
+            inputs = measured.trained_alone() if lone else inputs_of(others, work, engine, 0)
             model = model_of(inputs, 0, None, 1, messages_of(inputs, engine, messages))
             predicted_s = model.parts(size).step_s
         except HvdtoolsError as problem:
@@ -56,6 +59,15 @@ def hold_out(
         measured_s = float(measured.engine_s[size][0])
         found.append(HeldOut(*size, predicted_s, measured_s, predicted_s / measured_s - 1))
     return tuple(found), " ".join(reasons) or None
+
+
+def _only_training(measured: Inputs) -> str:
+    ranks = measured.trained_together[0][0]
+    return (
+        f"Of {ranks} ranks only the training was held out, and the model was shown the all-reduces "
+        "there. Its error on other numbers of ranks is not known: measure two numbers of ranks "
+        "above 1 or more."
+    )
 
 
 def messages_of(inputs: Inputs, engine: str, given: int | None) -> int:

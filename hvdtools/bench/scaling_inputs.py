@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Inputs:
         has_phases: Whether they are.
         gradient_bytes: A rank and step.
         messages: All-reduces of a step; None where the engine does not say.
+        rounds: In which the engine trained.
     """
 
     scaling: str
@@ -55,6 +57,7 @@ class Inputs:
     has_phases: bool
     gradient_bytes: int
     messages: int | None
+    rounds: int
 
     @property
     def trained_together(self) -> list[Size]:
@@ -77,6 +80,10 @@ class Inputs:
         arrays = [*self.ideal_s.values(), *self.engine_s.values(), *self.ratio.values()]
         arrays += [op_s for sizes in self.ops.values() for op_s in sizes.values()]
         return all(bool(np.isfinite(array).all()) for array in arrays)
+
+    def trained_alone(self) -> Inputs:
+        """The same without what the engine took on more than one rank."""
+        return dataclasses.replace(self, engine_s={(1, 1): self.engine_s[1, 1]}, ratio={})
 
     def timed(self, place: int, *, in_node: bool) -> list[Timed]:
         """The all-reduces within one node, or those between nodes, in one draw."""
@@ -122,6 +129,7 @@ def inputs_of(results: Sequence[Result], work: Work, engine: str, draws: int) ->
         has_phases=bool(shares),
         gradient_bytes=largest.gradient_bytes,
         messages=largest.messages or None,
+        rounds=len({key for each in mine.values() for key in each}),
     )
 
 

@@ -19,10 +19,19 @@ def notes_of(
 ) -> tuple[str, ...]:
     """A sentence for each assumption that these predictions rest on."""
     return (
+        *_rounds(model.inputs),
         *_compute(model.inputs, sizes),
         *_network(model, network, sizes),
         *_steps(model, engine),
     )
+
+
+def _rounds(inputs: Inputs) -> Iterator[str]:
+    if inputs.rounds == 1:
+        yield (
+            "Measured in one round: the intervals hold how the blocks of a job differ, and not how "
+            "jobs do."
+        )
 
 
 def _compute(inputs: Inputs, sizes: Sequence[Size]) -> Iterator[str]:

@@ -45,12 +45,15 @@ def overlap_of(
     """From each number of ranks the share that was hidden.
 
     Where some hid less than they could, the median of those; else the most that was seen.
+    Without a training on more than one rank, none.
 
     Raises:
         HvdtoolsError: The training and the all-reduces ran in different places.
     """
     alone_s = float(inputs.step_alone_s[place]) - compute_s(inputs, place, (1, 1))
     own_s = max(alone_s, 0.0)
+    if not inputs.trained_together:
+        return Overlap(share=0.0, is_least=messages > 1, beside_s=own_s, unexplained_s=0.0)
     told: list[float] = []
     least: list[float] = []
     unexplained_s: list[float] = []

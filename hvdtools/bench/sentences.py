@@ -132,8 +132,9 @@ def how_surely(results: Sequence[Result]) -> list[str]:
     notes = []
     if worked and len({(result.run_id, result.round) for result in worked}) == 1:
         notes.append(
-            "One round: the intervals say how a job varies within itself, and nothing about the "
-            "next job."
+            "One round: a 95 % interval is that of the blocks of a single job. How much the next "
+            "job would differ is not in it, so two jobs may differ by more than their intervals "
+            "say. Three rounds or more measure that, too."
         )
     ended = [str(getattr(result.measured, "stopped_by", "")) for result in worked]
     late = ended.count("limit")

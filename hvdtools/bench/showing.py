@@ -20,6 +20,7 @@ from hvdtools.bench.report import write_page
 from hvdtools.bench.results import FILE_NAME, Result, read
 from hvdtools.bench.sides import sides_of
 from hvdtools.bench.table import show
+from hvdtools.bench.titles import titles
 from hvdtools.bench.words import bytes_in_words, listed, percent, rate_in_words
 from hvdtools.errors import HvdtoolsError
 
@@ -97,16 +98,16 @@ def show_forecasts(
     """
     if not made.found:
         raise HvdtoolsError((*made.missing, "No training was measured: run a suite.")[0])
+    named = titles([forecast.work for forecast in made.found])
     for forecast in made.found:
-        _show_forecast(console, forecast)
+        _show_forecast(console, forecast, named[forecast.work])
     for why in made.missing:
         typer.echo(f"no forecast of {why}")
     typer.echo(f"report:  {write_page(folder, results, made)}")
 
 
-def _show_forecast(console: Console, forecast: Forecast) -> None:
-    scaling = f"{forecast.work.scaling} scaling"
-    typer.echo(f"\n{forecast.work.model}, {scaling}, {forecast.engine}")
+def _show_forecast(console: Console, forecast: Forecast, title: str) -> None:
+    typer.echo(f"\n{title}, {forecast.work.scaling} scaling, {forecast.engine}")
     for cost, where in (
         (forecast.cost_in_node, "in a node"),
         (forecast.cost_between_nodes, "between nodes"),
@@ -132,8 +133,9 @@ def _show_forecast(console: Console, forecast: Forecast) -> None:
     console.print(table)
     for held in forecast.held_out:
         typer.echo(
-            f"held out: on {held.ranks} ranks the others predict {1e3 * held.predicted_s:.2f} ms, "
-            f"measured {1e3 * held.measured_s:.2f} ms ({100 * held.error:+.1f} %)"
+            f"held out: a step on {held.ranks} ranks is predicted to take "
+            f"{1e3 * held.predicted_s:.2f} ms without having seen it, and took "
+            f"{1e3 * held.measured_s:.2f} ms ({100 * held.error:+.1f} %)"
         )
     for note in filter(None, (forecast.not_held_out, *forecast.notes)):
         typer.echo(note)

@@ -186,10 +186,27 @@ def test_a_message_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> No
         (["--result", "nowhere/result"], "There is no folder nowhere"),
     ],
 )
-def test_a_bad_argument_is_one_sentence(arguments: list[str], said: str) -> None:
-    ended = alone(*arguments)
+def test_a_bad_argument_is_one_sentence(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import allreduce
+
+    with pytest.raises(SystemExit) as ended:
+        allreduce.parse(arguments)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    assert said in told.strip().splitlines()[-1] and "Traceback" not in told
+
+
+def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
+    ended = alone("--dtype", "int8")
     assert ended.returncode == 2, ended.stderr
-    assert said in ended.stderr.strip().splitlines()[-1] and "Traceback" not in ended.stderr
+    assert "Unknown dtype 'int8'" in ended.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -31,7 +31,7 @@ def _modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def test_sums_are_exact_in_whatever_order(dtype: str, ranks: int, modules: SimpleNamespace) -> None:
     cpu = torch.device("cpu")
     every = [modules.values.Values(dtype, rank, ranks, cpu) for rank in range(ranks)]
-    flats = torch.empty(ranks, 1000, dtype=modules.values.DTYPES[dtype])
+    flats = torch.empty(ranks, 1000, dtype=modules.values.dtype_of(dtype))
     for values, flat in zip(every, flats, strict=True):
         values.fill(flat)
     for order in (range(ranks), range(ranks)[::-1], torch.randperm(ranks).tolist()):
@@ -60,7 +60,7 @@ def test_what_is_timed_is_never_denormal_nor_infinite(
     dtype: str, ranks: int, modules: SimpleNamespace
 ) -> None:
     values = modules.values.Values(dtype, 0, ranks, torch.device("cpu"))
-    flat = torch.empty(300, dtype=modules.values.DTYPES[dtype])
+    flat = torch.empty(300, dtype=modules.values.dtype_of(dtype))
     values.fill_to_time(flat)
     assert len(flat.unique()) == 8
     for _ in range(values.ops):

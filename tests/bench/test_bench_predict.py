@@ -236,6 +236,33 @@ def test_nothing_can_be_held_out_of_one_and_two_ranks() -> None:
     assert made.not_held_out is not None and "Nothing could be held out" in made.not_held_out
 
 
+def test_of_one_message_the_training_is_held_out_where_nothing_else_can_be() -> None:
+    truth = Truth(messages=1, engine_s=0.01)
+    results = measure(truth, (1, 2))
+    made = forecast(results, (2,))
+    (held,) = made.held_out
+    assert near(held.predicted_s, truth.step_s(2), 0.02) and abs(held.error) < 0.03
+    assert made.not_held_out is not None and "only the training was held out" in made.not_held_out
+    # The training on 2 ranks ten times slower: what is predicted of it must not move.
+    spoiled = [
+        dataclasses.replace(each, measured=slower(each))
+        if each.training is not None and each.ranks == 2 and each.engine != "none"
+        else each
+        for each in results
+    ]
+    (other,) = forecast(spoiled, (2,)).held_out
+    assert other.predicted_s == held.predicted_s and other.error < -0.85
+    # Of several messages nobody says how much is hidden; the user may say that it is one.
+    assert not forecast(measure(Truth(), (1, 2)), (2,)).held_out
+    assert not forecast(results, (2,), messages=4).held_out
+
+
+def test_one_round_is_said() -> None:
+    for rounds in (1, 2):
+        made = forecast(measure(Truth(), rounds=rounds), (2,))
+        assert any("Measured in one round" in note for note in made.notes) == (rounds == 1)
+
+
 def test_the_users_network_takes_the_place_of_latency_and_bandwidth() -> None:
     truth = Truth()
     made = forecast(measure(truth), (8, 64, 512), "4Gbit,50us")

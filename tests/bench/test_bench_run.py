@@ -219,6 +219,8 @@ train_torch.main()
 train_torch.leave()
 """
 PLANTED_IN_KERAS = """
+import keras_start
+keras_start.set_environment()
 import train_keras, keras_measure
 import numpy as np
 replicas_equal = keras_measure.replicas_equal

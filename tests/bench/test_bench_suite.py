@@ -23,7 +23,41 @@ from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.hosts import read_hosts
 from hvdtools.launch.spec import Hosts, Slurm
 
-DEMO = (BENCHMARKS / "suites" / "demo.toml").read_text()
+SUITE = """
+name = "mine"
+ranks = [1, 2]
+rounds = 3
+threads_per_rank = 1
+timeout_s = 300
+
+[[program]]
+file = "train_torch.py"
+engines = ["hvdtools-mpi", "hvdtools-gloo", "ddp"]
+scaling = ["weak"]
+
+[program.options]
+model = "cnn"
+data = "digits"
+batch_size = 45
+epochs = 12
+warmup_epochs = 2
+lr = 0.03
+seed = 1
+
+[[program]]
+file = "train_keras.py"
+engines = ["hvdtools-mpi", "hvdtools-gloo", "mwms"]
+scaling = ["weak"]
+
+[program.options]
+model = "cnn"
+data = "digits"
+batch_size = 64
+epochs = 8
+warmup_epochs = 1
+lr = 0.001
+seed = 1
+"""
 GPU = (BENCHMARKS / "suites" / "gpu.toml").read_text()
 
 
@@ -56,10 +90,12 @@ def bench(
     return run
 
 
-def test_demo_is_what_its_file_says() -> None:
-    demo = suites.load("demo")
-    assert (demo.name, demo.sizes) == ("demo", ((1, 1), (2, 1)))
-    torch, keras = demo.programs
+def test_a_suite_is_what_its_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(SUITE)
+    suite = suites.load(str(file))
+    assert (suite.name, suite.sizes) == ("mine", ((1, 1), (2, 1)))
+    torch, keras = suite.programs
     assert torch.engines == ("hvdtools-mpi", "hvdtools-gloo", "ddp")
     assert torch.file.samefile(BENCHMARKS / "train_torch.py")
     assert torch.asked("batch_size") == 45 and torch.scalings == ("weak",)
@@ -78,7 +114,7 @@ def test_every_shipped_suite_can_be_unrolled() -> None:
 
 def test_engines_take_turns_in_every_round(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(DEMO.replace("rounds = 3", "rounds = 2").replace("[1, 2]", "[2, 1]"))
+    file.write_text(SUITE.replace("rounds = 3", "rounds = 2").replace("[1, 2]", "[2, 1]"))
     order = [(case.round, case.ranks, case.engines) for case in cases(suites.load(str(file)))]
     torch = [("hvdtools-mpi",), ("hvdtools-gloo",), ("ddp",)]
     keras = [("hvdtools-mpi",), ("hvdtools-gloo",), ("mwms",)]
@@ -141,7 +177,7 @@ def test_every_case_has_the_same_thread_bound() -> None:
     for case in cases(demo):
         seen = dict(Place().environment(demo, case, 5000))
         assert seen["OMP_NUM_THREADS"] == "1"
-        assert ("MASTER_PORT" in seen) == (case.engines[0] in ("ddp", "mwms"))
+        assert ("MASTER_PORT" in seen) == (case.engines[0] in ("ddp", "mwms", "torch"))
 
 
 def test_where_ranks_meet_and_who_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +255,10 @@ def test_options_of_a_suite_are_the_programs(family: str) -> None:
         assert f"--{key.replace('_', '-')} " in helped.stdout, key
 
 
-LAST_PROGRAM = DEMO[DEMO.rindex("[[program]]") :]
-ALL_PROGRAMS = DEMO[DEMO.index("[[program]]") :]
+LAST_PROGRAM = SUITE[SUITE.rindex("[[program]]") :]
+ALL_PROGRAMS = SUITE[SUITE.index("[[program]]") :]
 BAD = {
-    "not TOML": ('name = "demo"', "name = ", "is not valid TOML"),
+    "not TOML": ('name = "mine"', "name = ", "is not valid TOML"),
     "key": ("rounds = 3", "rounds = 3\nround = 3", "'round'"),
     "missing key": ("rounds = 3", "", "lacks 'rounds'"),
     "option": ("seed = 1", "seed = 1\nbatchsize = 2", "Unknown option of [program.options]"),
@@ -279,7 +315,7 @@ BAD = {
     "a program in words": (ALL_PROGRAMS, 'program = ["a"]', "[[program]]"),
     "batch": ("batch_size = 45", "batch_size = 0", "batch_size = 0"),
     "warm-up": ("warmup_epochs = 2", "warmup_epochs = 12", "leaves none to count"),
-    "name": ('name = "demo"', 'name = "../demo"', "cannot name a folder"),
+    "name": ('name = "mine"', 'name = "../mine"', "cannot name a folder"),
     "the same twice": (
         ALL_PROGRAMS,
         f"{ALL_PROGRAMS}\n{ALL_PROGRAMS.replace('epochs = 12', 'epochs = 13')}",
@@ -296,8 +332,8 @@ BAD = {
 @pytest.mark.parametrize("wrong", BAD)
 def test_a_bad_suite_is_one_sentence(wrong: str, bench: Bench, tmp_path: Path) -> None:
     right, bad, said = BAD[wrong]
-    assert right in DEMO
-    (tmp_path / "bad.toml").write_text(DEMO.replace(right, bad, 1))
+    assert right in SUITE
+    (tmp_path / "bad.toml").write_text(SUITE.replace(right, bad, 1))
     ended = bench("run", "bad.toml")
     assert ended.returncode == 2, ended.stderr
     assert said in ended.stderr
@@ -342,7 +378,7 @@ def test_strong_batches_are_told_apart(tmp_path: Path) -> None:
     strong = LAST_PROGRAM.replace('["weak"]', '["weak", "strong"]\nstrong_batch_size = 90')
     other = strong.replace("90", "180").replace('["weak", "strong"]', '["strong"]')
     file = tmp_path / "two.toml"
-    file.write_text(DEMO.replace(ALL_PROGRAMS, f"{strong}\n{other}"))
+    file.write_text(SUITE.replace(ALL_PROGRAMS, f"{strong}\n{other}"))
     made = cases(suites.load(str(file)))
     names = [name for case in made for name in names_of(case)]
     assert len(set(names)) == len(names)

@@ -33,7 +33,7 @@ def meeting() -> dict[str, str]:
 
 
 def load(ranks: int, *arguments: object) -> Job:
-    return start_job(ranks, f"../benchmarks/{PROGRAM.name}", *arguments, env=meeting())
+    return start_job(ranks, str(PROGRAM), *arguments, env=meeting())
 
 
 def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -185,18 +185,37 @@ def test_a_broken_image_is_named_and_ends_the_job(folder: Path, tmp_path: Path) 
         (["--engine", "ddp"], "invalid choice: 'ddp' (choose from"),
         (["--batch-size", "0"], "--batch-size must be at least 1"),
         (["--workers", "-1"], "--workers must be at least 0"),
-        (["--data", "FOLDER", "--batch-size", "41"], "less than a batch of 41: bring more data"),
         (["--make", "FOLDER"], "is there already: name a new or an empty folder"),
         (["--make", "new", "--images", "0"], "0 images of 500 pixels are none"),
     ],
 )
-def test_a_bad_argument_is_one_sentence(arguments: list[str], said: str, folder: Path) -> None:
-    ended = alone(*(str(folder) if word == "FOLDER" else word for word in arguments))
+def test_a_bad_argument_is_one_sentence(
+    arguments: list[str],
+    said: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    # What is found out without PyTorch: importing it, and loading, would be an ImportError.
+    monkeypatch.setitem(sys.modules, "input_measure", None)
+    import input_pipeline
+
+    with pytest.raises(SystemExit) as ended:
+        input_pipeline.main([str(folder) if word == "FOLDER" else word for word in arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    assert said in told.strip().splitlines()[-1] and "Traceback" not in told
+
+
+def test_a_command_that_cannot_be_ends_with_one_sentence(folder: Path) -> None:
+    ended = alone("--data", folder, "--batch-size", 41)
     assert ended.returncode == 2, ended.stderr
-    assert said in ended.stderr.strip().splitlines()[-1] and "Traceback" not in ended.stderr
+    said = ended.stderr.strip().splitlines()[-1]
+    assert "less than a batch of 41: bring more data" in said and "Traceback" not in ended.stderr
 
 
 def test_several_ranks_need_a_place_to_meet() -> None:
-    job = start_job(2, f"../benchmarks/{PROGRAM.name}")
+    job = start_job(2, str(PROGRAM))
     assert job.exit_code == 2, job.text
     assert "2 ranks meet at MASTER_ADDR:MASTER_PORT: set both" in job.text

@@ -19,6 +19,7 @@ from hvdtools.errors import HvdtoolsError
 
 sys.path.insert(0, str(BENCHMARKS))
 import torch_data
+import torch_models
 from bad_sample import BadSample
 from torch_data import FixedBatch, dealt, for_ever, on_device
 from torch_text import Windows
@@ -35,9 +36,9 @@ def make(reads: str, data: object, batch: int = 2, workers: int = 0, **more: Any
 # -- names -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reads", torch_data.READS)
+@pytest.mark.parametrize("reads", torch_models.READS)
 def test_unknown_data_lists_the_known(reads: str) -> None:
-    known = torch_data.names(reads)
+    known = torch_models.names(reads)
     with pytest.raises(HvdtoolsError, match="Unknown data 'cats'") as error:
         make(reads, "cats")
     listed = str(error.value).rpartition("choose one of ")[2]
@@ -49,7 +50,7 @@ def test_unknown_data_lists_the_known(reads: str) -> None:
 
 def test_an_unknown_kind_of_input_lists_the_known() -> None:
     with pytest.raises(HvdtoolsError, match="Unknown kind of input 'sound': choose one of bytes"):
-        torch_data.names("sound")
+        torch_models.names("sound")
 
 
 def test_a_file_is_no_folder_and_a_folder_no_text(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 sys.path.insert(0, str(BENCHMARKS))
 import torch_data
 import torch_models
+import torch_steps
 from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI, Shape
 from torch_gpt import Gpt
 from torch_models import MODELS, adamw
@@ -47,7 +48,7 @@ def one_batch(name: str, samples: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_every_model_is_tested() -> None:
     assert PARAMETERS.keys() == CLASSES.keys() == MODELS.keys()
-    assert all(model.reads in torch_data.READS for model in MODELS.values())
+    assert all(model.reads in torch_models.READS for model in MODELS.values())
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -72,14 +73,14 @@ def test_it_begins_by_guessing_and_every_weight_learns(name: str) -> None:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
         model = model.to(memory_format=torch.channels_last)
     optimizer = MODELS[name].optimizer(model.parameters(), 1e-3, CPU)
-    before = torch_models.loss(model(inputs), targets)
+    before = torch_steps.loss(model(inputs), targets)
     assert abs(before.item() - math.log(CLASSES[name])) < 1
     before.backward()
     for label, weight in model.named_parameters():
         assert weight.grad is not None and weight.grad.isfinite().all(), label
         assert weight.grad.abs().max() > 0, label
     optimizer.step()
-    assert torch_models.loss(model(inputs), targets) < before
+    assert torch_steps.loss(model(inputs), targets) < before
 
 
 def test_fresh_gpts_guess_too() -> None:
@@ -88,7 +89,7 @@ def test_fresh_gpts_guess_too() -> None:
     model = Gpt(Shape(GPT_124M.layers, GPT_124M.heads, GPT_124M.width, 1000, 64))
     tokens = torch.randint(1000, (2, 65))
     with torch.no_grad():
-        loss = torch_models.loss(model(tokens[:, :-1]), tokens[:, 1:])
+        loss = torch_steps.loss(model(tokens[:, :-1]), tokens[:, 1:])
     assert abs(loss.item() - math.log(1000)) < 0.5
 
 
@@ -145,8 +146,8 @@ def test_weights_are_named_and_shaped_as_torchvisions(name: str) -> None:
 def test_the_loss_is_the_mean_of_what_each_target_costs() -> None:
     scores, targets = torch.randn(3, 4, 5, dtype=torch.float64), torch.randint(5, (3, 4))
     chosen = scores.log_softmax(2).gather(2, targets.unsqueeze(2))
-    torch.testing.assert_close(torch_models.loss(scores, targets), -chosen.mean())
-    torch.testing.assert_close(torch_models.loss(scores[0], targets[0]), -chosen[0].mean())
+    torch.testing.assert_close(torch_steps.loss(scores, targets), -chosen.mean())
+    torch.testing.assert_close(torch_steps.loss(scores[0], targets[0]), -chosen[0].mean())
 
 
 def test_the_loss_is_worked_out_in_float32_at_least() -> None:
@@ -157,9 +158,9 @@ def test_the_loss_is_worked_out_in_float32_at_least() -> None:
         (torch.float64, torch.float64),
     ):
         scores = torch.randn(3, 5).to(given)
-        loss = torch_models.loss(scores, targets)
+        loss = torch_steps.loss(scores, targets)
         assert loss.dtype == expected
-        torch.testing.assert_close(loss, torch_models.loss(scores.to(expected), targets))
+        torch.testing.assert_close(loss, torch_steps.loss(scores.to(expected), targets))
 
 
 def test_matrices_decay_and_the_rest_does_not() -> None:

@@ -116,14 +116,34 @@ def train_alone(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["--engine", "none", "--batch-size", "2000"], "more than the 1440 training images"),
     ],
 )
-def test_a_bad_argument_is_one_sentence(arguments: list[str], said: str) -> None:
-    ended = train_alone(*arguments)
+def test_a_bad_argument_is_one_sentence(
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    # What is found out without TensorFlow: importing it, and training, would be an ImportError.
+    monkeypatch.setitem(sys.modules, "keras_engines", None)
+    import train_keras
+
+    with pytest.raises(SystemExit) as ended:
+        train_keras.main(arguments)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    assert said in told.strip().splitlines()[-1] and "Traceback" not in told
+
+
+def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
+    ended = train_alone("--engine", "none", "--batch-size", 2000)
     assert ended.returncode == 2, ended.stderr
-    assert said in ended.stderr.strip().splitlines()[-1] and "Traceback" not in ended.stderr
+    assert "more than the 1440 training images" in ended.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in ended.stderr
 
 
 COUNTING = """
 import keras_start, gc, math
+keras_start.set_environment()
 from keras_model import MODELS
 for name, model in MODELS.items():
     made = model.make()
@@ -187,7 +207,7 @@ def test_engines_train_what_one_process_trains(
     weights, result = tmp_path / "w.npz", tmp_path / "result"
     job = start_job(
         ranks,
-        f"../benchmarks/{PROGRAM.name}",
+        str(PROGRAM),
         *("--engine", engine, *options(ranks, weights, result)),
         env={"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(ranks))},
         timeout_s=600,

@@ -39,7 +39,7 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_process(model_name: str, ranks: int) -> list[torch.Tensor]:
     """The weights after as many steps of PyTorch alone on the batches of all ranks, joined."""
     import torch_data
-    import torch_models
+    import torch_steps
     from rank_train_torch import PLANTED
 
     spec = PLANTED[model_name]
@@ -55,7 +55,7 @@ def one_process(model_name: str, ranks: int) -> list[torch.Tensor]:
     optimizer = spec.optimizer(model.parameters(), TINY_LR * ranks, cpu)
     for _ in range(TINY_STEPS):
         optimizer.zero_grad()
-        torch_models.loss(model(inputs), targets).backward()
+        torch_steps.loss(model(inputs), targets).backward()
         optimizer.step()
     return [weight.detach() for weight in model.parameters()]
 
@@ -202,8 +202,9 @@ def test_a_bad_option_is_one_sentence(
 
     with pytest.raises(SystemExit) as ended:
         train_torch.parse(options)
-    assert ended.value.code == 2
-    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    assert said in told.strip().splitlines()[-1] and "Traceback" not in told
 
 
 @pytest.mark.parametrize(
@@ -216,8 +217,25 @@ def test_a_bad_option_is_one_sentence(
         (["--epochs", "1", "--model", "mlp"], "has no epochs"),
     ],
 )
-def test_work_that_cannot_be_is_one_sentence(options: list[str], said: str) -> None:
-    command = [sys.executable, str(PROGRAM), "--engine", "none", *options]
+def test_work_that_cannot_be_is_one_sentence(
+    options: list[str],
+    said: str,
+    benchmarks: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import train_torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or it would set this process's threads
+    with pytest.raises(SystemExit) as ended:
+        train_torch.main(["--engine", "none", *options])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2, told
+    assert said in told.strip().splitlines()[-1] and "Traceback" not in told
+
+
+def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
+    command = [sys.executable, str(PROGRAM), "--engine", "none", "--batch-size", "2000"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr
-    assert said in ended.stderr.strip().splitlines()[-1] and "Traceback" not in ended.stderr
+    assert "less than" in ended.stderr.strip().splitlines()[-1] and "Traceback" not in ended.stderr

@@ -16,7 +16,8 @@ import pytest
 from bed_hosts import HostsBed
 from paths import HVDTOOLS, PROGRAMS
 
-PROGRAM = str(PROGRAMS / "rank_cluster.py")
+TRAINS = str(PROGRAMS / "rank_cluster.py")
+TELLS_ITS_PLACE = str(PROGRAMS / "rank_place.py")
 BYTES_SENT = str(PROGRAMS / "rank_bytes_sent.py")
 ENV = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 STARTERS = {
@@ -55,34 +56,50 @@ def found_by_rank(printed: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_training_over_hosts_equals_one_process(
+def test_every_rank_is_where_its_layout_says(
     hosts_bed: HostsBed, starter: tuple[str, ...], shape: str
 ) -> None:
     where, hosts = SHAPES[shape]
+    done = launch(hosts_bed, *where, *starter, "--", "python", TELLS_ITS_PLACE)
     if starter[-1] == "horovodrun" and shape == "cyclic":
-        done = launch(hosts_bed, *where, *starter, "--", "python", PROGRAM)
         assert done.returncode == 2 and "knows no --distribution cyclic" in done.stderr
         return
-    done = launch(hosts_bed, *where, *starter, "--", "python", PROGRAM)
     assert done.returncode == 0, done.stdout + done.stderr
-    ranks = found_by_rank(done.stdout)
+    assert_places(found_by_rank(done.stdout), hosts)
+
+
+def assert_places(ranks: list[dict[str, Any]], hosts: list[str]) -> None:
     assert [rank["host"] for rank in ranks] == hosts
-    assert [rank["size"] for rank in ranks] == [4] * 4
-    assert [rank["node"] for rank in ranks] == [int(host[-1]) - 1 for host in hosts]
+    assert [rank["size"] for rank in ranks] == [len(hosts)] * len(hosts)
     assert [rank["local_rank"] for rank in ranks] == [
         hosts[:r].count(h) for r, h in enumerate(hosts)
     ]
     assert [rank["local_size"] for rank in ranks] == [hosts.count(host) for host in hosts]
+
+
+# In each of the launchers one layout trains; all of them do in the slow tests.
+@pytest.mark.parametrize(
+    "shape",
+    ["3+1", *(pytest.param(name, marks=pytest.mark.slow) for name in SHAPES if name != "3+1")],
+)
+def test_a_training_over_hosts_equals_one_process(
+    hosts_bed: HostsBed, starter: tuple[str, ...], shape: str
+) -> None:
+    if starter[-1] == "horovodrun" and shape == "cyclic":
+        pytest.skip("horovodrun knows no --distribution cyclic")
+    where, hosts = SHAPES[shape]
+    done = launch(hosts_bed, *where, *starter, "--", "python", TRAINS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ranks = found_by_rank(done.stdout)
+    assert_places(ranks, hosts)
+    assert [rank["node"] for rank in ranks] == [int(host[-1]) - 1 for host in hosts]
     assert max(rank["error"] for rank in ranks) < 1e-12
     assert re.search(r"first step \d+\.\d s after the start", done.stderr)
 
 
-@pytest.mark.parametrize("hosts", [2, 3, 4])
-def test_hosts_with_a_rank_each_send_no_more_than_a_ring(
-    hosts_bed: HostsBed, starter: tuple[str, ...], hosts: int
-) -> None:
+def assert_bytes_of_a_ring(bed: HostsBed, starter: tuple[str, ...], hosts: int) -> None:
     where = ("--hosts", ",".join(f"host{number}" for number in range(1, hosts + 1)))
-    done = launch(hosts_bed, *where, *starter, "--", "python", BYTES_SENT)
+    done = launch(bed, *where, *starter, "--", "python", BYTES_SENT)
     assert done.returncode == 0, done.stdout + done.stderr
     ranks = found_by_rank(done.stdout)
     assert len(ranks) == hosts and all(rank["right"] for rank in ranks)
@@ -91,10 +108,30 @@ def test_hosts_with_a_rank_each_send_no_more_than_a_ring(
         assert 0.99 * ring < rank["sent"] < 1.1 * ring, ranks
 
 
-def test_the_first_failing_rank_s_code_and_words(
-    hosts_bed: HostsBed, starter: tuple[str, ...]
+def test_three_hosts_with_a_rank_each_send_no_more_than_a_ring(hosts_bed: HostsBed) -> None:
+    """Without a rule from us, Open MPI 5 sends nearly twice as much from one of them."""
+    assert_bytes_of_a_ring(hosts_bed, STARTERS["Open MPI 5"], 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", [2, 3, 4])
+def test_hosts_with_a_rank_each_send_no_more_than_a_ring(
+    hosts_bed: HostsBed, starter: tuple[str, ...], hosts: int
 ) -> None:
-    words = ("--hosts", "host1:2,host2:2", *starter, "--", "python", PROGRAM, "3", "7")
+    assert_bytes_of_a_ring(hosts_bed, starter, hosts)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(TELLS_ITS_PLACE, id="places"),
+        pytest.param(TRAINS, id="training", marks=pytest.mark.slow),
+    ],
+)
+def test_the_first_failing_rank_s_code_and_words(
+    hosts_bed: HostsBed, starter: tuple[str, ...], program: str
+) -> None:
+    words = ("--hosts", "host1:2,host2:2", *starter, "--", "python", program, "3", "7")
     done = launch(hosts_bed, *words)
     assert done.returncode == 7, done.stdout + done.stderr
     end = done.stderr[done.stderr.rindex("rank 3 failed first with exit code 7") :]
@@ -158,7 +195,7 @@ def test_the_interface_is_the_one_that_was_named(hosts_bed: HostsBed) -> None:
         hosts_bed.loopback_name(host)
     for starter in (STARTERS["Open MPI 5"], STARTERS["horovodrun"]):
         words = ("--hosts", "host1:1,host2:1", "--interface", "eth0", *starter)
-        done = launch(hosts_bed, *words, "--", "python", PROGRAM)
+        done = launch(hosts_bed, *words, "--", "python", TRAINS)
         assert done.returncode == 0, done.stdout + done.stderr
         assert [rank["size"] for rank in found_by_rank(done.stdout)] == [2, 2]
 

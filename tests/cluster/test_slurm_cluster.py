@@ -180,10 +180,6 @@ def test_what_goes_back_into_the_queue(jobs: Jobs) -> None:
     }
     finishing = jobs.submit("finishing", "srun", saves, *words, "75", "4", "0", env=restarts)
     failing = jobs.submit("failing", "srun", saves, *words, "4", "5", env=restarts)
-    # The time limit's own signal, not ours: a minute is the shortest that Slurm knows.
-    late = jobs.submit(
-        "late", "srun", "-n1 -t1 --signal=B:USR1@58", "rank_slurm_ends.py", "dies", "FOLDER"
-    )
     for starter, (number, folder) in dying.items():
         jobs.until(lambda: len(list(folder.glob("*.started"))) == 2, starter)  # noqa: B023
         jobs.slurm.run(["scancel", "--batch", "--signal=USR1", number])
@@ -198,6 +194,14 @@ def test_what_goes_back_into_the_queue(jobs: Jobs) -> None:
     assert (shown["Restarts"], shown["Comment"].strip()) == ("2", "mine hvdtools-restarts=1")
     done = jobs.ended(*failing)
     assert done.end == JobEnd("FAILED", 5, 0) and jobs.slurm.show(done.number)["Restarts"] == "1"
+
+
+@pytest.mark.slow
+def test_the_time_limits_own_signal_lets_the_ranks_save(jobs: Jobs) -> None:
+    """A minute is the shortest limit that Slurm knows."""
+    late = jobs.submit(
+        "late", "srun", "-n1 -t1 --signal=B:USR1@58", "rank_slurm_ends.py", "dies", "FOLDER"
+    )
     done = jobs.ended(*late)
     assert done.end == JobEnd("COMPLETED", 0, 0), done.log
     assert "telling the ranks to save" in done.log

@@ -2,98 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
-from cases import all_cases, plain
-from worlds import Joined
+from equality_cases import CASES, is_fast
+from equality_grid import OPTIMIZERS, PRECISIONS
+from equality_table import KEPT, error, largest_error, train_in_one_process, train_in_ranks
+from jobs import Job
+from rank_sessions import Outcome, RankCheck
 
-# Relative to the largest weight of each tensor.
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 0.0, torch.bfloat16: 0.0}
 GPUS = torch.cuda.device_count()
 
 
 @dataclass(frozen=True)
 class Mode:
-    """Where a job of N ranks trains, and how Horovod completes its all-reduces."""
+    """Where a job of N ranks trains on GPUs, and how Horovod completes its all-reduces."""
 
     ranks: int
-    device: str = "cpu"
     completion: str = "waits"  # "async": the host runs ahead of the GPU
-    stream: str = "default"
+    stream: str = "default"  # "side": the ranks train on a CUDA stream of their own
 
     def __str__(self) -> str:
-        gpu = f"-{self.completion}-{self.stream}" if self.device == "cuda" else ""
-        return f"{self.ranks}-{self.device}{gpu}"
+        return f"{self.ranks}-{self.completion}-{self.stream}"
 
 
-ON_CPU = tuple(Mode(ranks) for ranks in (1, 2, 3))
 ON_GPU = (
-    *(Mode(ranks, "cuda") for ranks in (1, 2)),
-    *(Mode(2, "cuda", "async", stream) for stream in ("default", "side")),
+    *(Mode(ranks) for ranks in range(1, max(GPUS, 2) + 1)),
+    *(Mode(2, "async", stream) for stream in ("default", "side")),
 )
-MODES = tuple(mode for mode in ON_CPU + ON_GPU if mode.device == "cpu" or mode.ranks <= GPUS)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What each rank of a job trained: case -> weights, or the traceback it died of."""
-
-    mode: Mode
-    of_rank: list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module", params=MODES, ids=str)
-def trained(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, start_job: Any
-) -> Iterator[Trained]:
-    mode: Mode = request.param
-    folder = tmp_path_factory.mktemp("trained")
-    asynchronous = {"HOROVOD_ENABLE_ASYNC_COMPLETION": str(int(mode.completion == "async"))}
-    # Ranks on the CPU see no GPU: init() gives each GPU to one rank.
-    environ = asynchronous if mode.device == "cuda" else {"CUDA_VISIBLE_DEVICES": ""}
-    job = start_job(
-        mode.ranks, "rank_train_cases.py", folder, mode.device, mode.stream, env=environ
+MODES = tuple(mode for mode in ON_GPU if mode.ranks <= GPUS)
+# In a session with the other checks of PyTorch.
+ON_CPU = [
+    pytest.param(
+        RankCheck("torch", ranks, "rank_equality", case_id),
+        id=f"{ranks}-{case_id}",
+        marks=() if is_fast(case_id, ranks) else pytest.mark.slow,
     )
-    assert job.exit_code == 0, job.text
-    torch.set_num_threads(1)
-    torch.set_default_device(mode.device)
-    yield Trained(mode, [torch.load(folder / f"rank{rank}.pt") for rank in range(mode.ranks)])
-    torch.set_default_device("cpu")
+    for ranks in (1, 2, 3)
+    for case_id in CASES
+]
 
 
-def largest_error(weights: list[torch.Tensor], reference: list[torch.Tensor]) -> float:
-    """max |a - b| / max |b| over each tensor, the largest of all."""
-    return max(
-        ((a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-30)).item()
-        for a, b in zip(weights, reference, strict=True)
-    )
+@pytest.fixture(scope="module")
+def trained_in(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Mode], Path]:
+    """The folder of what each rank trained, in a job for all cases of a mode."""
+    jobs: dict[Mode, tuple[Path, Job]] = {}
+
+    def folder_of(mode: Mode) -> Path:
+        if mode not in jobs:
+            folder = tmp_path_factory.mktemp("trained")
+            env = {"HOROVOD_ENABLE_ASYNC_COMPLETION": str(int(mode.completion == "async"))}
+            job = train_in_ranks(mode.ranks, folder, "cuda", mode.stream, env=env)
+            jobs[mode] = folder, job
+        folder, job = jobs[mode]
+        assert job.exit_code == 0, job.text
+        return folder
+
+    return folder_of
 
 
-@pytest.mark.parametrize("name", all_cases())
-def test_case(trained: Trained, name: str) -> None:
-    case, optimizer, dtype = all_cases()[name]
-    for rank, weights in enumerate(trained.of_rank):
-        assert not isinstance(weights[name], str), f"rank {rank}:\n{weights[name]}"
-    first = trained.of_rank[0][name]
-    for other in trained.of_rank[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(first, other[name], strict=True))
-    model = case(Joined(trained.mode.ranks), optimizer, dtype)
-    reference = [parameter.detach().cpu() for parameter in model.parameters()]
-    assert largest_error(first, reference) <= TOLERANCE[dtype]
+def compare(case_id: str, folder: Path, ranks: int, device: str = "cpu") -> None:
+    """Check that the ranks ended bit-equal, and within the case's tolerance of one process."""
+    assert error(case_id, folder, ranks, device) <= CASES[case_id].tolerance
 
 
-def test_the_comparison_can_fail(trained: Trained) -> None:
+@pytest.mark.parametrize("rank_check", ON_CPU)
+def test_case(rank_check: RankCheck, run_rank_check: Callable[[RankCheck], Outcome]) -> None:
+    compare(rank_check.check, run_rank_check(rank_check).folder, rank_check.ranks)
+
+
+@pytest.mark.parametrize("case_id", CASES)
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_case_on_gpus(trained_in: Callable[[Mode], Path], mode: Mode, case_id: str) -> None:
+    compare(case_id, trained_in(mode), mode.ranks, "cuda")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_comparison_can_fail(ranks: int) -> None:
     """Ranks that do not average are far from one process on the joined batch."""
-    alone = plain(Joined(1), "sgd", torch.float64)
-    joined = plain(Joined(trained.mode.ranks), "sgd", torch.float64)
-    error = largest_error(
-        [p.detach() for p in alone.parameters()], [p.detach() for p in joined.parameters()]
-    )
-    assert (error > 1e-3) == (trained.mode.ranks > 1)
+    alone, joined = (train_in_one_process("plain-sgd-float64", size) for size in (1, ranks))
+    assert (largest_error(alone, joined) > 1e-3) == (ranks > 1)
+
+
+def test_the_kept_table_has_every_row() -> None:
+    kept = KEPT.read_text()
+    for optimizer in OPTIMIZERS:
+        for precision in PRECISIONS:
+            assert f"| {optimizer}, {precision} |" in kept
 
 
 @pytest.mark.skipif(GPUS < 2, reason=f"the cases on GPUs need 2, and {GPUS} are here")

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
 import torch
-from equality import (
-    CASES,
-    DATA,
-    DEVICE,
-    IMPOSSIBLE,
-    OPTIMIZERS,
-    PRECISIONS,
-    Case,
-    OneProcess,
-    train,
-)
-from jobs import start_job
+from equality_cases import CASES, TABLE_IDS, TABLE_TOLERANCE, TABLE_TOLERANCE_OF_LBFGS
+from equality_grid import DATA, IMPOSSIBLE, OPTIMIZERS, PRECISIONS
+from equality_loops import STEPS
+from jobs import Job, start_job
 from paths import PROJECT
+from torch import Tensor
+from worlds import OneProcess
 
 KEPT = PROJECT / "benchmarks" / "EQUALITY.md"
-RANKS = (1, 2, 3) if DEVICE == "cpu" else tuple(range(1, torch.cuda.device_count() + 1))
-# Largest |difference| over largest |weight|, tensor by tensor. LBFGS takes the
-# rounding of float32 for curvature; in float64 its cases equal to 1e-12 (cases.py).
-TOLERANCE = 1e-5
-TOLERANCE_OF_LBFGS = 1e-3
 
 HEAD = """# N ranks equal one process
 
@@ -49,43 +39,62 @@ in float64, other tests hold it below 1e-12). The ranks themselves end bit-equal
 """
 
 
-def tolerance(case: Case) -> float:
-    """What the relative error of a case must stay below."""
-    return TOLERANCE_OF_LBFGS if case.optimizer == "LBFGS" else TOLERANCE
+def train_in_ranks(
+    ranks: int,
+    folder: Path,
+    device: str = "cpu",
+    *arguments: str,
+    env: Mapping[str, str] = MappingProxyType({}),
+) -> Job:
+    """Let each rank of a job save in the folder what it trained, case by case."""
+    environ = {"CHECK_FOLDER": str(folder), "TEST_DEVICE": device, **env}
+    if device == "cpu":
+        # init() gives each GPU to one rank; these need none.
+        environ["CUDA_VISIBLE_DEVICES"] = ""
+    return start_job(ranks, "rank_equality.py", *arguments, env=environ)
 
 
-def train_in_ranks(ranks: int, folder: Path) -> list[dict[str, Any]]:
-    """What each rank trained: case -> weights, or the traceback it died of."""
-    environ = {"CUDA_VISIBLE_DEVICES": ""} if DEVICE == "cpu" else {}
-    job = start_job(ranks, "rank_equality.py", folder, env=environ)
-    if job.exit_code:
-        raise RuntimeError(job.text)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(ranks)]
-
-
-def error(of_rank: list[dict[str, Any]], case: Case) -> float:
-    """The largest relative difference of rank 0's weights from one process'.
+def error(case_id: str, folder: Path, ranks: int, device: str = "cpu") -> float:
+    """The largest relative difference of what the ranks saved from one process' tensors.
 
     Raises:
-        RuntimeError: A rank failed, or the ranks ended with different weights.
+        AssertionError: The ranks ended with different tensors.
     """
-    for rank, trained in enumerate(of_rank):
-        if isinstance(trained[str(case)], str):
-            raise RuntimeError(f"rank {rank}:\n{trained[str(case)]}")
-    first, *others = (trained[str(case)] for trained in of_rank)
-    for other in others:
+    first, *others = (torch.load(folder / f"{case_id}.rank{rank}.pt") for rank in range(ranks))
+    for rank, other in enumerate(others, 1):
         if not all(torch.equal(a, b) for a, b in zip(first, other, strict=True)):
-            raise RuntimeError(f"{case}: the ranks ended with different weights")
-    reference = train(OneProcess(len(of_rank)), case)
-    return max(
-        ((a.double() - b.double()).abs().max() / b.double().abs().max()).item()
-        for a, b in zip(first, reference, strict=True)
-    )
+            raise AssertionError(f"{case_id}: rank {rank} ended with other tensors than rank 0")
+    return largest_error(first, train_in_one_process(case_id, ranks, device))
 
 
-def table(errors: Mapping[tuple[Case, int], float]) -> str:
-    """Markdown: a row for each optimizer and precision, a column for each kind of data and N."""
-    columns = [f"{data}, N={ranks}" for data in DATA for ranks in RANKS]
+def train_in_one_process(case_id: str, ranks: int, device: str = "cpu") -> list[Tensor]:
+    """Train on the joined batch of `ranks` ranks, with PyTorch alone and one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.device(device):
+            return CASES[case_id].train(OneProcess(ranks))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def largest_error(tensors: Sequence[Tensor], reference: Sequence[Tensor]) -> float:
+    """max |a - b| / max |b| over each tensor, the largest of all; NaN if any is."""
+    errors = [
+        (a.double() - b.double()).abs().max() / b.double().abs().max().clamp_min(1e-30)
+        for a, b in zip(tensors, reference, strict=True)
+    ]
+    return torch.stack(errors).max().item()
+
+
+def table(errors: Mapping[tuple[str, int], float]) -> str:
+    """Markdown: a row for each optimizer and precision, a column for each kind of data and N.
+
+    Args:
+        errors: (case id, ranks) -> the relative error.
+    """
+    numbers = sorted({ranks for _, ranks in errors})
+    columns = [f"{data}, N={ranks}" for data in DATA for ranks in numbers]
     lines = [
         "| optimizer, precision | " + " | ".join(columns) + " |",
         "|---" * (1 + len(columns)) + "|",
@@ -96,26 +105,34 @@ def table(errors: Mapping[tuple[Case, int], float]) -> str:
             if why_not:
                 cells = [why_not, *["–"] * (len(columns) - 1)]
             else:
-                grid = [Case(optimizer, precision, data) for data in DATA]
-                cells = [f"{errors[case, ranks]:.0e}" for case in grid for ranks in RANKS]
+                ids = [TABLE_IDS[optimizer, precision, data] for data in DATA]
+                cells = [f"{errors[case_id, ranks]:.0e}" for case_id in ids for ranks in numbers]
             lines.append(f"| {optimizer}, {precision} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    torch.set_num_threads(1)
-    errors: dict[tuple[Case, int], float] = {}
-    for ranks in RANKS:
+    # By hand, TEST_DEVICE=cuda trains on GPUs.
+    device = os.environ.get("TEST_DEVICE", "cpu")
+    errors: dict[tuple[str, int], float] = {}
+    for ranks in range(1, 1 + (3 if device == "cpu" else torch.cuda.device_count())):
         print(f"{ranks} rank{'s' if ranks > 1 else ''} ...", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            of_rank = train_in_ranks(ranks, Path(folder))
-        errors |= {(case, ranks): error(of_rank, case) for case in CASES}
+            job = train_in_ranks(ranks, Path(folder), device)
+            if job.exit_code:
+                sys.exit(job.text)
+            for case_id in TABLE_IDS.values():
+                errors[case_id, ranks] = error(case_id, Path(folder), ranks, device)
     text = table(errors)
     print(text)
     if "--write" in sys.argv[1:]:
-        head = HEAD.format(steps=4, tolerance=TOLERANCE, loose=TOLERANCE_OF_LBFGS)
+        head = HEAD.format(steps=STEPS, tolerance=TABLE_TOLERANCE, loose=TABLE_TOLERANCE_OF_LBFGS)
         KEPT.write_text(head + text + "\n")
-    worst = {str(case): value for (case, _), value in errors.items() if value > tolerance(case)}
+    worst = {
+        case_id: value
+        for (case_id, _), value in errors.items()
+        if not value <= CASES[case_id].tolerance
+    }
     if worst:
         sys.exit(f"above the tolerance: {worst}")
 

@@ -42,16 +42,20 @@ def start_job(
     program: str,
     *arguments: object,
     env: Mapping[str, str] = MappingProxyType({}),
+    launcher: str = "horovodrun",
     timeout_s: float = 300,
 ) -> Job:
-    """Run `ranks/programs/<program>` in `ranks` ranks over Gloo and wait for its end."""
+    """Run `ranks/programs/<program>` in `ranks` ranks over Gloo and wait for its end.
+
+    "mpirun" as the launcher starts seconds sooner: horovodrun imports each framework first.
+    """
     lines: list[tuple[int | None, str]] = []
     spec = JobSpec(
         command=(sys.executable, str(PROGRAMS / program), *map(str, arguments)),
         ranks=ranks,
-        starter="horovodrun",
+        starter=launcher,
         # One thread a rank: these machines have fewer cores than the tests have ranks.
-        env=(("OMP_NUM_THREADS", "1"), *env.items()),
+        env=(("OMP_NUM_THREADS", "1"), ("HOROVOD_CONTROLLER", "gloo"), *env.items()),
         oversubscribe=True,
     )
     outcome = run(

@@ -6,6 +6,7 @@ rank_allreduce.py clocks ...   each rank's clock runs at a rate of its own; prin
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
 import allreduce
 import allreduce_pace
+import allreduce_point
 from allreduce_engines import ENGINES, Operation, Torch
 from torch import Tensor
 
@@ -44,10 +46,10 @@ def clocks() -> None:
         print("ops", ops, flush=True)
         return ops
 
-    allreduce.sys.modules["allreduce_point"].agree_on_ops = said  # type: ignore[attr-defined]
+    allreduce_point.agree_on_ops = said
     from hvdtools.topology import promised
 
-    rate = 1 + 4 * promised(allreduce.os.environ).rank
+    rate = 1 + 4 * promised(os.environ).rank
     time.perf_counter = lambda: rate * seconds()
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import resource
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hvdtools.torch.norm.layers import sync_batchnorm
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
-FOLDER = Path(sys.argv[1])
+FOLDER = Path(os.environ["CHECK_FOLDER"])
 
 
 def refused_alike(sentence: str, action: Callable[[], object]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 
@@ -15,18 +14,6 @@ from hvdtools.errors import HvdtoolsError
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
-
-# What is logged of first steps, from before any of the checks.
-FIRST_STEPS: list[str] = []
-
-
-def _collect(record: logging.LogRecord) -> bool:
-    if "first step" in record.getMessage():
-        FIRST_STEPS.append(f"{record.levelname}: {record.getMessage()}")
-    return True
-
-
-logging.getLogger("hvdtools").addFilter(_collect)
 
 
 def equal_everywhere(tensor: torch.Tensor) -> bool:
@@ -242,11 +229,6 @@ def check_a_signal_to_one_rank_stops_all_at_once() -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
     asked = [hvt.stop_requested() for _ in range(3)]
     assert asked == [True] * 3
-
-
-def check_that_the_first_step_is_told_once() -> None:
-    said = [line.split(": ")[1] for line in FIRST_STEPS]
-    assert said == (["first step done"] if RANK == 0 else []), FIRST_STEPS
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from dataclasses import asdict
 
 import torch
 from torch import nn
-from worlds import BATCH, WIDTH, Joined, Ranks
+from worlds import BATCH, WIDTH, OneProcess, Part, ThisRank, World
 
 from hvdtools.in_rank.gpus import gpu_of
 
@@ -27,14 +27,14 @@ STEPS = 3
 torch.set_default_device(os.environ.get("TEST_DEVICE", "cpu"))
 
 
-def trained(world: Joined | Ranks) -> list[torch.Tensor]:
+def trained(world: World) -> list[torch.Tensor]:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(WIDTH, 7), nn.Tanh(), nn.Linear(7, 1)).double()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
     world.prepare(model, optimizer)
 
-    def loss_of_part(inputs: torch.Tensor, targets: torch.Tensor, _: int) -> torch.Tensor:
-        return nn.functional.mse_loss(model(inputs), targets)
+    def loss_of_part(part: Part) -> torch.Tensor:
+        return nn.functional.mse_loss(model(part.inputs), part.targets)
 
     for step in range(STEPS):
         optimizer.zero_grad()
@@ -44,9 +44,9 @@ def trained(world: Joined | Ranks) -> list[torch.Tensor]:
 
 
 def main(failing: int = -1, code: int = 0) -> None:
-    world = Ranks()
+    world = ThisRank()
     topology = world.topology
-    mine, reference = trained(world), trained(Joined(topology.size))
+    mine, reference = trained(world), trained(OneProcess(topology.size))
     error = max((a - b).abs().max().item() for a, b in zip(mine, reference, strict=True))
     gpu = gpu_of(topology.local_rank, os.environ)
     found = {

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from checking import refused, run_checks
+from checking import heard, refused, run_checks
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import (
     LambdaLR,
@@ -61,6 +61,19 @@ def check_policies() -> None:
         assert hvt.scale_lr(optimizer, policy) == factor
         close([group["lr"] for group in optimizer.param_groups], [0.1 * factor, 0.03 * factor])
         close(used(weight, optimizer, 2), [0.1 * factor] * 2)
+
+
+def check_rank_0_says_it_in_one_line() -> None:
+    _, optimizer = one_weight()
+    optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.03})
+    with heard() as lines:
+        hvt.scale_lr(optimizer)
+        hvt.scale_lr(one_weight()[1], warmup_steps=4)
+    said = [
+        "lr 0.1, 0.03 -> 0.2, 0.06 (linear, 2 ranks)",
+        "lr 0.1 -> 0.2 (linear, 2 ranks), warm-up over 4 steps",
+    ]
+    assert lines == (said if RANK == 0 else [])
 
 
 def check_warm_up() -> None:

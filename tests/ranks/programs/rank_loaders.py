@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-from input_pipeline import Job, joined, load_blocks
+from input_measure import Job, joined, load_blocks
 from torch_data import dealt, for_ever, make
 
 from hvdtools.bench.turns import Stopping

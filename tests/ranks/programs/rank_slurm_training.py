@@ -20,21 +20,21 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from worlds import WIDTH, Joined, Ranks
+from worlds import WIDTH, OneProcess, Part, ThisRank, World
 
 STEPS_MORE = 3
 
 
 def trained(
-    world: Joined | Ranks,
+    world: World,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     steps: range | count[int],
 ) -> int:
     """Trains until told to stop, or to the end of the steps. Returns the step that it is at."""
 
-    def loss_of_part(inputs: torch.Tensor, targets: torch.Tensor, _: int) -> torch.Tensor:
-        return nn.functional.mse_loss(model(inputs), targets)
+    def loss_of_part(part: Part) -> torch.Tensor:
+        return nn.functional.mse_loss(model(part.inputs), part.targets)
 
     for step in steps:
         optimizer.zero_grad()
@@ -42,7 +42,7 @@ def trained(
         optimizer.step()
         if isinstance(steps, count):
             time.sleep(0.05)
-            assert isinstance(world, Ranks)
+            assert isinstance(world, ThisRank)
             if world.hvt.stop_requested():
                 return step + 1
             (FOLDER / "runs").touch()
@@ -57,7 +57,7 @@ def parts() -> tuple[nn.Module, torch.optim.Optimizer]:
 
 
 def main() -> None:
-    world = Ranks()
+    world = ThisRank()
     hvt, rank = world.hvt, world.topology.rank
     child = subprocess.Popen(["sleep", "600"])
     model, optimizer = parts()
@@ -71,7 +71,7 @@ def main() -> None:
     first = hvt.load(checkpoint, model=model, optimizer=optimizer)["step"]
     last = trained(world, model, optimizer, range(first, first + STEPS_MORE))
     reference, its_optimizer = parts()
-    trained(Joined(world.size), reference, its_optimizer, range(last))
+    trained(OneProcess(world.size), reference, its_optimizer, range(last))
     pairs = zip(model.parameters(), reference.parameters(), strict=True)
     error = max((a - b).abs().max().item() for a, b in pairs)
     found = {"rank": rank, "size": world.size, "first": first, "last": last, "error": error}

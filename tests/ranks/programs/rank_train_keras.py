@@ -13,27 +13,32 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
+import keras_start
 import train_keras
 
-# isort: split
-import keras_engines
-import keras_pace
-
 SLEEP_S = float(os.environ.get("SLEEP_S", "0"))
-fit = keras_pace.fit
 
 
-class Sleepy(keras_pace.Begin):
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        if os.environ["HOROVOD_RANK"] == "1":
-            time.sleep(SLEEP_S)
+def plant() -> None:
+    """Imports TensorFlow, as the program itself does after it has read its options."""
+    keras_start.set_environment()
+    import keras_engines
+    import keras_pace
+
+    fit = keras_pace.fit
+
+    class Sleepy(keras_pace.Begin):
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+            if os.environ["HOROVOD_RANK"] == "1":
+                time.sleep(SLEEP_S)
+
+    def fit_and_count(model: Any, *rest: Any) -> None:
+        fit(model, *rest)
+        print("steps taken:", int(model.optimizer.iterations))
+
+    keras_pace.Begin = Sleepy  # type: ignore[misc]
+    keras_engines.fit = fit_and_count
 
 
-def fit_and_count(model: Any, *rest: Any) -> None:
-    fit(model, *rest)
-    print("steps taken:", int(model.optimizer.iterations))
-
-
-keras_pace.Begin = Sleepy  # type: ignore[misc]
-keras_engines.fit = fit_and_count
+plant()
 train_keras.main()

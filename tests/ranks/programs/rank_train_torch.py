@@ -77,6 +77,7 @@ def count_buckets() -> list[str]:
 
 def main() -> None:
     torch_engines.ENGINES["slow"] = Slow
+    train_torch.ENGINES = (*train_torch.ENGINES, "slow")
     torch_models.MODELS.update(PLANTED)
     for engine, (rank, seconds) in json.loads(sys.argv[1]).items():
         plant_sleep(torch_engines.ENGINES[engine], rank, seconds)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import assert_ok, check_names, check_outcomes
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, TensorDataset
 
 import hvdtools.torch as hvt
@@ -17,21 +16,6 @@ from hvdtools.dealing import UNEVEN, Deal
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
-
-
-@pytest.fixture(scope="module", params=(2, 3), ids=lambda n: f"{n}-ranks")
-def outcomes(request: pytest.FixtureRequest) -> list[dict[str, str]]:
-    return check_outcomes(request.param, "rank_shards.py")
-
-
-@pytest.mark.parametrize("check", check_names("rank_shards.py"))
-def test_between_ranks(outcomes: list[dict[str, str]], check: str) -> None:
-    assert_ok(outcomes, check)
-
-
-def test_weighted_training_in_a_job_of_one_rank() -> None:
-    check = "check_weighted_training_equals_one_process"
-    assert check_outcomes(1, "rank_shards.py", check) == [{check: "ok"}]
 
 
 class Numbers(IterableDataset[int]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -51,20 +52,46 @@ def test_init_after_tensorflow_began_to_work(before: str) -> None:
     assert "Call init() first" in said
 
 
-@pytest.mark.parametrize(
-    "call",
-    [
-        "prepare(keras.optimizers.Adam())",
-        "shard((1,))",
-        "callbacks()",
-        "average(1)",
-        "broadcast(1)",
-        "gather([1])",
-    ],
-)
-def test_before_init(call: str) -> None:
-    said = says(f"import keras\nimport hvdtools.keras as hvt\nhvt.{call}\n")
-    assert f"{call.split('(')[0]}() needs a running job: call init() first" in said
+CALLS = [
+    "prepare(keras.optimizers.Adam())",
+    "shard((1,))",
+    "callbacks()",
+    "evaluate(None, None)",
+    "average(1)",
+    "broadcast(1)",
+    "gather([1])",
+]
+CALL_EACH = """
+import json, sys
+import keras
+import hvdtools.keras as hvt
+said = {}
+for call in sys.argv[1:]:
+    try:
+        eval(f"hvt.{call}")
+    except Exception as error:
+        said[call] = str(error)
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said_before_init() -> dict[str, str]:
+    """Call -> what it raised, all in one process that never called init()."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALL_EACH, *CALLS],
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    said: dict[str, str] = json.loads(done.stdout)
+    return said
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_before_init(said_before_init: dict[str, str], call: str) -> None:
+    name = call.partition("(")[0]
+    assert f"{name}() needs a running job: call init() first" in said_before_init[call]
 
 
 def test_threads_follow_the_environment() -> None:

@@ -7,21 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from jobs import Job, assert_ok, check_names, outcomes_of, start_job
 
 import hvdtools.torch as hvt
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.warmup import fraction
-
-
-@pytest.fixture(scope="module")
-def job() -> Job:
-    return start_job(2, "rank_learning_rate.py")
-
-
-@pytest.mark.parametrize("check", check_names("rank_learning_rate.py"))
-def test_on_two_ranks(job: Job, check: str) -> None:
-    assert_ok(outcomes_of(job, 2), check)
 
 
 @pytest.fixture(name="optimizer")
@@ -86,10 +75,3 @@ def test_a_scheduler_that_came_before(optimizer: torch.optim.Optimizer) -> None:
     torch.optim.lr_scheduler.StepLR(optimizer, 1)
     with pytest.raises(HvdtoolsError, match=r"call scale_lr\(\) before the scheduler is made"):
         hvt.scale_lr(optimizer)
-
-
-def test_rank_0_says_it_in_one_line(job: Job) -> None:
-    lines = [(rank, line.removeprefix("hvdtools: ")) for rank, line in job.lines]
-    assert [rank for rank, line in lines if "0.03" in line and "linear" in line] == [0]
-    assert (0, "lr 0.1, 0.03 -> 0.2, 0.06 (linear, 2 ranks)") in lines
-    assert (0, "lr 0.1 -> 0.2 (linear, 2 ranks), warm-up over 4 steps") in lines

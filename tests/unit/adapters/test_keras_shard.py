@@ -14,7 +14,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from jobs import assert_ok, check_names, check_outcomes
 
 import hvdtools.keras as hvt
 from hvdtools.dealing import UNEVEN, Deal
@@ -31,21 +30,6 @@ Dataset = tf.data.Dataset
 @pytest.fixture(scope="module", autouse=True)
 def _started() -> None:
     hvt.init()  # before TensorFlow does anything
-
-
-@pytest.fixture(scope="module", params=(2, 3), ids=lambda n: f"{n}-ranks")
-def outcomes(request: pytest.FixtureRequest) -> list[dict[str, str]]:
-    return check_outcomes(request.param, "rank_keras_shards.py")
-
-
-@pytest.mark.parametrize("check", check_names("rank_keras_shards.py"))
-def test_between_ranks(outcomes: list[dict[str, str]], check: str) -> None:
-    assert_ok(outcomes, check)
-
-
-def test_training_in_a_job_of_one_rank() -> None:
-    check = "check_fit_on_a_dataset_equals_one_process"
-    assert check_outcomes(1, "rank_keras_shards.py", check) == [{check: "ok"}]
 
 
 def assert_cardinality(count: int) -> Any:

@@ -1,0 +1,192 @@
+"""The demo: short, and with all that a prediction needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from bench_examples import allreduce_result, phases, training_result
+from paths import BENCHMARKS
+
+from hvdtools.bench.cases import Case, cases
+from hvdtools.bench.engines import FAMILIES
+from hvdtools.bench.forecasts import LARGE, forecasts, question_of, ranks_by_default
+from hvdtools.bench.network import network_of
+from hvdtools.bench.report import page_of
+from hvdtools.bench.results import FILE_NAME, Result, append
+from hvdtools.bench.sections import sections
+from hvdtools.bench.sizes import sizes_in
+from hvdtools.bench.suite import load
+from hvdtools.cli import main
+
+DEMO = load("demo")
+WEIGHTS = {"torch": 151_306, "keras": 122_570}  # of the demo's networks
+GRADIENT_BYTES = {family: 4 * count for family, count in WEIGHTS.items()}
+STEP_S = {1: 0.010, 2: 0.011}  # without communication
+
+
+def op_s(message_bytes: float) -> float:
+    """Of an all-reduce on 2 ranks."""
+    return 1e-3 + message_bytes / 1e9
+
+
+def blocks(seconds: float) -> tuple[float, ...]:
+    return tuple(seconds * (1 + 0.01 * place) for place in (-2, -1, 0, 0, 1, 2))
+
+
+def results_of(case: Case) -> list[Result]:
+    """Made-up results of a case: what its engines took, were the model of `predict` right."""
+    options = case.program.options_under(case.scaling)
+    if case.program.family == "allreduce":
+        times = {size: blocks(op_s(size)) for size in sizes_in(str(options["sizes"]))}
+        return [
+            allreduce_result(engine, case.ranks, case.round, times, options=options)
+            for engine in case.engines
+        ]
+    gradient_bytes = GRADIENT_BYTES[case.program.family]
+    made = []
+    for engine in case.engines:
+        sends = engine != "none" and case.ranks > 1
+        step_s = STEP_S[case.ranks] + (op_s(gradient_bytes) if sends else 0)
+        made.append(
+            training_result(
+                engine,
+                case.ranks,
+                case.round,
+                blocks(10 * step_s),
+                family=case.program.family,
+                side_by_side=case.engines,
+                options=options,
+                phase_s=phases(case.ranks, 0, 0.3 * step_s, 0.6 * step_s, 0.1 * step_s),
+                gradient_bytes=gradient_bytes,
+                # TensorFlow's strategy does not say.
+                messages=None if engine == "mwms" else int(sends),
+            )
+        )
+    return made
+
+
+RESULTS = [result for case in cases(DEMO) for result in results_of(case)]
+
+
+def test_the_demo_is_short() -> None:
+    # A job takes 6 to 20 s on two cores, and the demo is to take under three minutes.
+    assert len(cases(DEMO)) <= 13 and DEMO.rounds == 1
+    assert DEMO.sizes == ((1, 1), (2, 1))
+
+
+def test_the_demo_trains_under_every_kind_of_engine() -> None:
+    found: dict[str, set[str]] = {}
+    for program in DEMO.programs:
+        assert program.file.samefile(BENCHMARKS / FAMILIES[program.family].program)
+        found.setdefault(program.family, set()).update(program.engines)
+    assert found["torch"] == {"hvdtools-mpi", "hvdtools-gloo", "ddp", "none"}
+    assert found["keras"] == {"hvdtools-mpi", "mwms"}
+    assert found["allreduce"] == {"horovod-mpi", "horovod-gloo", "torch"}
+
+
+def test_horovods_thread_is_in_no_job_of_another_engine() -> None:
+    for case in cases(DEMO):
+        assert len(case.engines) == 1 or {e.program_engine for e in case.bench_engines} == {
+            "ddp",
+            "none",
+        }
+
+
+def test_engines_of_one_model_are_in_one_table() -> None:
+    named = [(section.title, len(section.rows)) for section in sections(RESULTS)]
+    assert named == [
+        ("PyTorch: cnn on digits, float32", 8),
+        ("Keras: cnn on digits, float32", 4),
+        ("All-reduce", 0),
+    ]
+
+
+def test_its_messages_reach_from_below_the_gradients_to_above() -> None:
+    (program,) = [each for each in DEMO.programs if each.family == "allreduce"]
+    sizes = sizes_in(program.asked("sizes"))
+    assert min(sizes) * 8 < min(GRADIENT_BYTES.values())
+    assert max(sizes) > max(GRADIENT_BYTES.values())
+    assert program.asked("dtype") == "float32" and program.asked("tensors") == "1"
+
+
+def test_all_of_the_demo_that_can_be_predicted_is() -> None:
+    made = forecasts(RESULTS, question_of(RESULTS))
+    assert [(each.work.family, each.engine) for each in made.found] == [
+        ("torch", "hvdtools-mpi"),
+        ("torch", "hvdtools-gloo"),
+        ("torch", "ddp-gloo"),
+        ("keras", "hvdtools-mpi"),
+    ]
+    (why,) = made.missing
+    assert why.startswith("cnn (Keras), mwms: allreduce.py cannot measure what moves")
+    for each in made.found:
+        two = each.predictions[-1]
+        assert two.ranks == 2 and math.isfinite(two.step_s.low + two.step_s.high)
+        truth_s = STEP_S[2] + op_s(GRADIENT_BYTES[each.work.family])
+        assert two.step_s.middle == pytest.approx(truth_s, rel=0.02)
+        (held,) = each.held_out
+        assert (held.ranks, held.nodes) == (2, 1)
+        # Keras runs nothing without communication: that 2 ranks compute longer is not known.
+        assert held.error == pytest.approx(0 if each.work.family == "torch" else -0.08, abs=0.02)
+        assert each.not_held_out is not None
+        assert each.not_held_out.startswith("Of 2 ranks only the training was held out")
+        assert any("Measured in one round" in note for note in each.notes)
+
+
+def test_every_number_of_the_demo_has_an_interval_and_says_of_what() -> None:
+    for section in sections(RESULTS):
+        assert [note.split(":")[0] for note in section.notes] == ["One round"]
+        assert "the blocks of a single job" in section.notes[0]
+        for row in section.rows:
+            for span in (row.samples_per_s, row.efficiency, row.against_yardstick):
+                assert span is None or math.isfinite(span.low + span.high)
+    page = page_of(RESULTS, forecasts(RESULTS, question_of(RESULTS)))
+    assert "No prediction of cnn (Keras), mwms" in page
+
+
+def _predict(
+    arguments: Sequence[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> str:
+    monkeypatch.setattr("sys.argv", ["hvdtools", "bench", "predict", str(folder), *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert not ended.value.code, said.err
+    return said.out
+
+
+def test_predict_reads_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for result in RESULTS:
+        append(tmp_path / FILE_NAME, result)
+    monkeypatch.setattr("hvdtools.bench.showing.write_page", lambda *_: "a page")  # takes seconds
+    said = _predict((), tmp_path, monkeypatch, capsys)
+    assert said.count("held out: a step on 2 ranks is predicted to take") == 4
+    assert "Keras: cnn on digits, float32, weak scaling, hvdtools-mpi" in said
+    assert "no forecast of cnn (Keras), mwms" in said
+    assert "for more ranks add it, as in --network 100Gbit,5us" in said
+    said = _predict(("--network", "10Gbit,30us"), tmp_path, monkeypatch, capsys)
+    assert "for more ranks" not in said
+    assert said.count("\n512 ") == 4
+
+
+def test_large_jobs_are_predicted_where_their_network_is_known() -> None:
+    one_node = [training_result("ddp", ranks) for ranks in (1, 2)]
+    several = [*one_node, training_result("ddp", 4, nodes=2)]
+    network = network_of("10Gbit")
+    assert ranks_by_default(one_node, None, None) == (1, 2)
+    assert ranks_by_default(one_node, network, None) == LARGE
+    assert ranks_by_default(one_node, None, 512) == LARGE
+    assert ranks_by_default(several, None, None) == LARGE
+
+
+def test_the_models_have_the_weights_that_their_documentation_says() -> None:
+    method = (BENCHMARKS / "METHOD.md").read_text()
+    assert all(f"{count:,}".replace(",", " ") in method for count in WEIGHTS.values())
