@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import StartJob, start_job
@@ -13,40 +15,45 @@ pytest_plugins = ["bed_fixtures", "rank_sessions"]
 
 # What torchrun sets for each rank.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-KINDS = ("unit", "ranks", "cluster", "browser")
+KINDS = ("ranks", "cluster", "browser", "unit")
 # What takes longest begins first, so that two workers end at about the same time.
 FIRST = ("cluster", "tensorflow-3", "tensorflow-2", "torch-3", "torch-2", "tensorflow-1", "torch-1")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder, unless it has one of the marks; `bench` tests are unit tests.
+def served_together(nodeid: str) -> str:
+    """What a test shares with others, all of which one worker runs: a session, hosts, a file."""
+    file, _, name = nodeid.partition("::")
+    session = re.search(r"\[((?:torch|tensorflow)-\d)-", name)
+    if file.startswith("tests/ranks/") and session:
+        return session[1]
+    return "cluster" if file.startswith("tests/cluster/") else file
 
-    What one set-up serves runs in one process: a rank session, the test hosts, the browser.
-    """
-    for item in items:
-        if not any(mark.name in KINDS for mark in item.iter_markers()):
-            folder = Path(item.path).relative_to(TESTS).parts[0]
-            item.add_marker(folder if folder in KINDS else "unit")
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(_served_together(item)))
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ServedTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return served_together(nodeid)
+
+    return ServedTogether(config, log)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark a test by its folder unless it is marked; those of `bench` are unit tests then."""
+    if not any(mark.name in KINDS for mark in item.iter_markers()):
+        folder = Path(item.path).relative_to(TESTS).parts[0]
+        item.add_marker(folder if folder in KINDS else "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_place_in_order)
 
 
 def _place_in_order(item: pytest.Item) -> tuple[int, int]:
-    group = item.get_closest_marker("xdist_group").args[0]
-    place = FIRST.index(group) if group in FIRST else len(FIRST)
-    return place, ["ranks", "cluster", "browser", "unit"].index(
-        next(mark.name for mark in item.iter_markers() if mark.name in KINDS)
-    )
-
-
-def _served_together(item: pytest.Item) -> str:
-    check = getattr(item, "callspec", None) and item.callspec.params.get("rank_check")
-    if check:
-        return "-".join(map(str, check.session))
-    shared = item.get_closest_marker("cluster") or item.get_closest_marker("browser")
-    return shared.name if shared else item.path.stem
+    group = served_together(item.nodeid)
+    (kind,) = (mark.name for mark in item.iter_markers() if mark.name in KINDS)
+    return FIRST.index(group) if group in FIRST else len(FIRST), KINDS.index(kind)
 
 
 @pytest.fixture(scope="session", name="start_job")

@@ -17,6 +17,8 @@ from hvdtools.bench.measured import Allreduce, Point, from_table
 from hvdtools.bench.runs import free_ports
 from hvdtools.launch import look_around
 
+pytestmark = pytest.mark.ranks
+
 PROGRAM = BENCHMARKS / "allreduce.py"
 PLANTED = PROGRAMS / "rank_allreduce.py"
 # One block of each message: whether it is right does not depend on how often it is timed.

@@ -49,10 +49,13 @@ seed = 1
 """
 EPOCHS = "epochs = 4\nwarmup_epochs = 1"
 
-pytestmark = pytest.mark.skipif(
-    look_around().slots < 2 or not look_around().controllers,
-    reason="needs two cores and a Horovod: run `hvdtools build`",
-)
+pytestmark = [
+    pytest.mark.ranks,
+    pytest.mark.skipif(
+        look_around().slots < 2 or not look_around().controllers,
+        reason="needs two cores and a Horovod: run `hvdtools build`",
+    ),
+]
 
 
 def write_suite(

@@ -18,6 +18,8 @@ from PIL import Image
 from hvdtools.bench.measured import Loader, from_table
 from hvdtools.bench.runs import free_ports
 
+pytestmark = pytest.mark.ranks
+
 PROGRAM = BENCHMARKS / "input_pipeline.py"
 BLOCKS = ("--interval", 0, "--limit-s", 0, "--min-blocks", 6)  # exactly six
 # One sleep is at least as long as asked; what is on top of it are this machine's other loads.
@@ -119,18 +121,21 @@ def test_the_command_starts_it(tmp_path: Path) -> None:
     assert found.workers == 0 and len(found.rank_step_s) == 2  # one batch on the device
 
 
+@pytest.mark.timed
 def test_a_sample_that_takes_5_ms_shows_as_5_ms() -> None:
     (blocks,) = planted(1, "sleeps", 0)
     sample_s = statistics.median(row[0] for row in blocks) / (4 * 5)
     assert 0.005 <= sample_s < 0.005 * LONGER
 
 
+@pytest.mark.timed
 def test_two_loading_processes_share_the_samples() -> None:
     (blocks,) = planted(1, "sleeps", 2)
     sample_s = statistics.median(row[0] for row in blocks) / (4 * 5)
     assert 0.0025 * 0.9 <= sample_s < 0.0025 * LONGER
 
 
+@pytest.mark.timed
 def test_a_slow_rank_shows_on_its_own_times() -> None:
     first, second = planted(2, "sleeps", 0)
     assert first == second and all(len(row) == 2 for row in first)
@@ -139,6 +144,7 @@ def test_a_slow_rank_shows_on_its_own_times() -> None:
     assert 0.04 <= steps_s[1] < 0.04 * LONGER
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("steps", "epochs"), [(2, 1), (4, 2)])
 def test_the_begin_of_an_epoch_is_in_the_time(steps: int, epochs: int) -> None:
     (blocks,) = planted(1, "restarts", steps)
@@ -146,6 +152,7 @@ def test_the_begin_of_an_epoch_is_in_the_time(steps: int, epochs: int) -> None:
     assert statistics.median(row[0] for row in blocks) < 0.05 * epochs * LONGER
 
 
+@pytest.mark.timed
 def test_to_load_nothing_costs_next_to_nothing() -> None:
     (blocks,) = planted(1, "nothing", "")
     assert statistics.median(row[0] for row in blocks) / 5 < 0.005

@@ -145,6 +145,8 @@ COUNTING = """
 import keras_start, gc, math
 keras_start.set_environment()
 from keras_model import MODELS
+
+pytestmark = pytest.mark.ranks
 for name, model in MODELS.items():
     made = model.make()
     print(name, sum(math.prod(weight.shape) for weight in made.trainable_variables))

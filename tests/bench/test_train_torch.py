@@ -13,6 +13,8 @@ from train_torch_jobs import lines_of, needs_horovod, train
 
 from hvdtools.bench.measured import PHASES, Training
 
+pytestmark = pytest.mark.ranks
+
 PROGRAM = BENCHMARKS / "train_torch.py"
 AVERAGING = ("hvdtools", "horovod", "ddp")
 TINY_LR, TINY_STEPS, TINY_BATCH, SEED = 0.05, 3, 4, 1

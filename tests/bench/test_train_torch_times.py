@@ -15,6 +15,8 @@ from train_torch_jobs import lines_of, needs_horovod, train
 
 from hvdtools.bench.measured import PHASES, Training
 
+pytestmark = [pytest.mark.ranks, pytest.mark.timed]
+
 
 @pytest.fixture(name="benchmarks")
 def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ MODES = tuple(mode for mode in ON_GPU if mode.ranks <= GPUS)
 ON_CPU = [
     pytest.param(
         RankCheck("torch", ranks, "rank_equality", case_id),
-        id=f"{ranks}-{case_id}",
+        id=f"torch-{ranks}-{case_id}",
         marks=() if is_fast(case_id, ranks) else pytest.mark.slow,
     )
     for ranks in (1, 2, 3)
