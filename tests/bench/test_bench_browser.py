@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs `pip install selenium`")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="needs chromium and chromium-driver, Debian's packages"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="needs chromium and chromium-driver, Debian's packages"
+    ),
+]
 
 WIDTHS = {"desk": 1280, "phone": 390}
 SCHEMES = ("light", "dark")

@@ -18,6 +18,8 @@ from hvdtools.bench.measured import Training, from_table
 from hvdtools.bench.runs import free_ports
 from hvdtools.errors import HvdtoolsError
 
+pytestmark = pytest.mark.ranks
+
 PROGRAM = BENCHMARKS / "train_keras.py"
 BATCHES = [f"data_batch_{number}.bin" for number in range(1, 6)]
 # One batch of 180 in all, and one learning rate in all, whatever the number of ranks.
@@ -145,8 +147,6 @@ COUNTING = """
 import keras_start, gc, math
 keras_start.set_environment()
 from keras_model import MODELS
-
-pytestmark = pytest.mark.ranks
 for name, model in MODELS.items():
     made = model.make()
     print(name, sum(math.prod(weight.shape) for weight in made.trainable_variables))

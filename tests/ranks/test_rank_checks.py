@@ -50,6 +50,35 @@ ALONE = [
         )
     ),
 ]
+# What takes seconds by itself runs on 2 ranks in the fast tests, on others in the slow ones. On
+# 3 ranks other checks of the same kind stay: SGD in float64, embeddings under a tape, ...
+LONG = {
+    "rank_batchnorm": {"check_compiled", "check_the_layers_stay_the_users"},
+    "rank_proofs": {"check_compiled_regions_keep_the_overlap"},
+    "rank_shards": {"check_workers", "check_every_kind_in_every_mode"},
+    "rank_keras": {
+        "check_settings_equal_one_process",
+        "check_optimizers_equal_one_process",
+        "check_float32_to_rounding",
+        "check_two_models_in_turns",
+        "check_a_loaded_model_goes_on",
+        "check_save_and_load",
+        "check_saving_in_the_middle_of_an_accumulation",
+        "check_a_saved_model_needs_neither_horovod_nor_hvdtools",
+        "check_a_compiled_model_leaves_xla",
+        "check_batch_norm_synchronized_in_branches",
+    },
+    "rank_keras_callbacks": {
+        "check_early_stopping_stops_all_in_one_epoch",
+        "check_models_that_are_built_by_their_first_batch",
+        "check_a_backup_of_rank_0_is_resumed_by_all",
+        "check_scaled_rates_equal_one_process_schedule",
+        "check_two_networks_with_an_optimizer_each",
+        "check_a_checkpoint_in_the_middle_of_an_accumulation",
+    },
+    "rank_keras_metrics": {"check_logs_of_unevenly_spread_samples"},
+    "rank_keras_shards": {"check_fit_with_two_outputs_equals_one_process"},
+}
 CHECKS = [
     *(
         check
@@ -62,8 +91,23 @@ CHECKS = [
 ]
 
 
-@pytest.mark.parametrize("rank_check", CHECKS, ids=str)
+def is_slow(check: RankCheck) -> bool:
+    return check.ranks != 2 and check.check in LONG.get(check.program, ())
+
+
+@pytest.mark.parametrize(
+    "rank_check",
+    [
+        pytest.param(check, id=str(check), marks=pytest.mark.slow if is_slow(check) else ())
+        for check in CHECKS
+    ],
+)
 def test_between_ranks(
     rank_check: RankCheck, run_rank_check: Callable[[RankCheck], object]
 ) -> None:
     run_rank_check(rank_check)
+
+
+def test_the_long_checks_are_there() -> None:
+    known = {(check.program, check.check) for check in CHECKS}
+    assert {(program, name) for program, names in LONG.items() for name in names} <= known
