@@ -21,10 +21,10 @@ help:  ## list the targets
 demo: build  ## build Horovod, train on 1 and 2 ranks under each engine, write a report
 	$(BIN)/hvdtools bench run demo
 
-check: build $(DEV) lint  ## lint, types, and the tests that start no ranks: under 3 minutes
+check: build $(DEV) lint  ## lint, types, and the tests that start no ranks
 	$(PYTEST) $(TWO_AT_A_TIME) -m 'unit and not slow'
 
-test: build $(DEV) lint  ## check, and tests of every kind with real ranks, hosts and Slurm: under 20
+test: build $(DEV) lint  ## check, and tests of every kind with real ranks, hosts and Slurm
 	$(PYTEST) -m 'timed and not slow'
 	$(PYTEST) $(TWO_AT_A_TIME) -m 'not timed and not slow'
 

@@ -201,8 +201,19 @@ def _alone(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
     return list(np.load(folder / "w.npz").values())
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3])
-@pytest.mark.parametrize("engine", ["hvdtools", "horovod", "mwms"])
+@pytest.mark.parametrize(
+    ("engine", "ranks"),
+    [
+        pytest.param(
+            engine,
+            ranks,
+            # Three ranks of the engines that ours is compared with.
+            marks=pytest.mark.slow if engine != "hvdtools" and ranks == 3 else (),
+        )
+        for engine in ("hvdtools", "horovod", "mwms")
+        for ranks in (1, 2, 3)
+    ],
+)
 def test_engines_train_what_one_process_trains(
     engine: str, ranks: int, alone: list[np.ndarray], tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def largest_difference(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> 
     return max(float((a - b).abs().max()) for a, b in zip(mine, theirs, strict=True))
 
 
+@pytest.mark.timed  # the phases of a step have to add up to it
 @needs_horovod
 @pytest.mark.parametrize(
     ("model", "ranks"), [("tiny-adamw", 1), ("tiny-adamw", 2), ("tiny-adamw", 3), ("tiny", 2)]
