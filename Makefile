@@ -11,7 +11,9 @@ DEV := .venv/.dev
 
 PYTEST := $(BIN)/python -m pytest
 # Tests that wait (for hosts, for Slurm) run beside tests that compute; those that time run alone.
-TWO_AT_A_TIME := -n 2 --dist loadscope --no-loadscope-reorder
+# WORKERS=0 runs all of them one by one.
+WORKERS ?= 2
+SIDE_BY_SIDE = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 .PHONY: help demo check test test-all equality lint build clean
 
@@ -22,11 +24,11 @@ demo: build  ## build Horovod, train on 1 and 2 ranks under each engine, write a
 	$(BIN)/hvdtools bench run demo
 
 check: build $(DEV) lint  ## lint, types, and the tests that start no ranks
-	$(PYTEST) $(TWO_AT_A_TIME) -m 'unit and not slow'
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'unit and not slow'
 
 test: build $(DEV) lint  ## check, and tests of every kind with real ranks, hosts and Slurm
 	$(PYTEST) -m 'timed and not slow'
-	$(PYTEST) $(TWO_AT_A_TIME) -m 'not timed and not slow'
+	$(PYTEST) $(SIDE_BY_SIDE) -m 'not timed and not slow'
 
 # What passed is kept for as long as nothing changes, so that an interrupted run can go on.
 STATE = .cache/slow/$(shell { git rev-parse HEAD && git diff HEAD; } | cksum | cut -d' ' -f1)

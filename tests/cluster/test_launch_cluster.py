@@ -154,8 +154,10 @@ def test_a_signal_ends_every_rank_on_every_host(
     hosts_bed: HostsBed, starter: tuple[str, ...], signum: signal.Signals, tmp_path: Path
 ) -> None:
     (tmp_path / "sleep.py").write_text(
-        "import signal, time\nsignal.signal(2, signal.SIG_IGN)\nprint('here', flush=True)\n"
-        "time.sleep(300)\n"
+        # In one piece: without a buffer print() writes the line's end by itself, and Open MPI 4
+        # may then tag the two as two lines.
+        "import signal, sys, time\nsignal.signal(2, signal.SIG_IGN)\nsys.stdout.write('here\\n')\n"
+        "sys.stdout.flush()\ntime.sleep(300)\n"
     )
     words = ("--hosts", "host1:2,host2:2", *starter, "--", "python", str(tmp_path / "sleep.py"))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
