@@ -74,8 +74,9 @@ def test_case(rank_check: RankCheck, run_rank_check: Callable[[RankCheck], Outco
     compare(rank_check.check, run_rank_check(rank_check).folder, rank_check.ranks)
 
 
-@pytest.mark.parametrize("case_id", CASES)
-@pytest.mark.parametrize("mode", MODES, ids=str)
+@pytest.mark.parametrize(
+    ("mode", "case_id"), [(mode, case_id) for mode in MODES for case_id in CASES], ids=str
+)
 def test_case_on_gpus(trained_in: Callable[[Mode], Path], mode: Mode, case_id: str) -> None:
     compare(case_id, trained_in(mode), mode.ranks, "cuda")
 
