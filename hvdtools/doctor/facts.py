@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from hvdtools.doctor.facts_host import Cores, Gpus, Memory, Network, Slurm
 from hvdtools.engine.environment import Cuda, Framework, Nccl
@@ -37,13 +36,11 @@ class Horovod:
         mpi: The MPI that it was built with, "Open MPI 5.0.11"; "Open MPI" where
             only its library's name tells; None for a build without MPI, or if unknown.
         missing: Python packages that it needs and that are not here.
-        horovodrun: Its starter, or None.
     """
 
     installed: InstalledHorovod
     mpi: str | None
     missing: tuple[str, ...]
-    horovodrun: Path | None
 
 
 @dataclass(frozen=True)

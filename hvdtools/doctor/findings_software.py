@@ -108,13 +108,7 @@ def _controllers(facts: Facts, horovod: Horovod) -> Iterator[Finding]:
                 f"{variable}={asked} asks for what Horovod was built without",
                 f"unset {variable}, or {_BUILD}",
             )
-    if "gloo" in built and horovod.horovodrun is None:
-        sentence = "horovodrun, which starts ranks over Gloo, is neither beside Python nor on PATH"
-        yield (note if "mpi" in built else broken)(
-            "controllers", sentence, "run `hvdtools build --force`"
-        )
-    else:
-        yield ok("controllers", " and ".join(_CONTROLLERS[name] for name in built))
+    yield ok("controllers", " and ".join(_CONTROLLERS[name] for name in built))
 
 
 def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:

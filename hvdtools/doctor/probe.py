@@ -20,7 +20,6 @@ from hvdtools.engine.detect import RUNTIME_REQUIREMENTS, find_tensorflow, find_t
 from hvdtools.engine.detect_gpu import find_cuda, find_nccl
 from hvdtools.installed import InstalledHorovod
 from hvdtools.launch import look_around
-from hvdtools.launch.machine import Machine
 
 # MPICH and what follows its binary interface share one name; Open MPI 4 and 5 another.
 _LIBRARY_OF_MPI = {"Open MPI": b"libmpi.so.40", "MPICH": b"libmpi.so.12"}
@@ -46,7 +45,7 @@ def look(ranks: int | None, environ: Mapping[str, str]) -> Facts:
     return Facts(
         machine=_machine(),
         frameworks=frameworks,
-        horovod=_horovod(horovod, machine.result()) if horovod else None,
+        horovod=_horovod(horovod) if horovod else None,
         loads=tuple(each.result() for each in loads),
         mpi=machine.result().mpirun,
         cuda=cuda.result(),
@@ -65,12 +64,11 @@ def _machine() -> str:
     return f"hvdtools {__version__}, Python {platform.python_version()}, {system}"
 
 
-def _horovod(found: InstalledHorovod, machine: Machine) -> Horovod:
+def _horovod(found: InstalledHorovod) -> Horovod:
     return Horovod(
         installed=found,
         mpi=_mpi_built_with(found) if "mpi" in found.controllers else None,
         missing=missing(RUNTIME_REQUIREMENTS),
-        horovodrun=Path(machine.horovodrun) if machine.horovodrun else None,
     )
 
 

@@ -27,7 +27,7 @@ def usable(spec: JobSpec, machine: Machine) -> None:
         HvdtoolsError: Horovod is missing, or was built without Gloo; or the job asks for what
             horovodrun does not know.
     """
-    _program(machine)
+    _check_horovod(machine)
     if spec.distribution != "block":
         raise HvdtoolsError(
             f"horovodrun fills host after host and knows no --distribution {spec.distribution}: "
@@ -35,7 +35,7 @@ def usable(spec: JobSpec, machine: Machine) -> None:
         )
 
 
-def _program(machine: Machine) -> str:
+def _check_horovod(machine: Machine) -> None:
     if machine.horovod is None:
         raise HvdtoolsError(
             "Horovod is not installed here, and horovodrun comes with it: run `hvdtools build`."
@@ -45,12 +45,6 @@ def _program(machine: Machine) -> str:
             f"The installed Horovod {machine.horovod} was built without Gloo: run "
             "`hvdtools build`, or use --with mpirun."
         )
-    if machine.horovodrun is None:
-        raise HvdtoolsError(
-            "Horovod is installed but there is no horovodrun beside this Python or on PATH: run "
-            "`hvdtools build` again."
-        )
-    return machine.horovodrun
 
 
 def environment(spec: JobSpec, machine: Machine) -> tuple[tuple[str, str], ...]:
@@ -73,8 +67,9 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
         HvdtoolsError: There is no horovodrun that can start ranks.
     """
     del names
+    _check_horovod(machine)
     return (
-        _program(machine),
+        *(machine.python, "-m", "hvdtools.launch.start_horovodrun"),
         "--gloo",
         *("-np", str(spec.ranks)),
         *_placement(spec),

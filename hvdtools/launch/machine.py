@@ -11,7 +11,7 @@ from pathlib import Path
 from hvdtools import installed
 from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
-from hvdtools.mpi import Mpirun, find_beside_python, find_mpirun
+from hvdtools.mpi import Mpirun, find_mpirun
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,6 @@ class Machine:
         is_root: True if this process runs as root, which Open MPI refuses unless told.
         python: The interpreter that hvdtools runs in.
         mpirun: The mpirun found, or None.
-        horovodrun: Path of the horovodrun found, or None.
         horovod: Version of the installed Horovod, or None.
         controllers: Who can coordinate its ranks: "mpi", "gloo", both or none.
         built_with: The MPI that Horovod was built with, "Open MPI 5.0.11"; None if unknown.
@@ -35,7 +34,6 @@ class Machine:
     is_root: bool
     python: str
     mpirun: Mpirun | None
-    horovodrun: str | None
     horovod: str | None
     controllers: tuple[str, ...]
     built_with: str | None = None
@@ -60,7 +58,6 @@ def look_around(mpirun: str | None = None) -> Machine:
         is_root=os.geteuid() == 0,
         python=sys.executable,
         mpirun=find_mpirun(mpirun),
-        horovodrun=find_beside_python("horovodrun"),
         horovod=horovod.version if horovod else None,
         controllers=horovod.controllers if horovod else (),
         built_with=installed.built_with("mpi"),

@@ -31,7 +31,6 @@ CPU_HOST = Facts(
         ),
         mpi="Open MPI 5.0.11",
         missing=(),
-        horovodrun=Path("/bin/horovodrun"),
     ),
     loads=(Load("torch"), Load("tensorflow")),
     mpi=Mpirun("/bin/mpirun", "Open MPI", (5, 0, 11)),

@@ -37,9 +37,7 @@ def planned(cluster: Cluster, machine: Machine, frameworks: tuple[str, ...]) -> 
 
 def _controllers(cluster: Cluster, machine: Machine) -> list[str]:
     found = ["mpi"] if reaches_mpi(machine) else []
-    if "gloo" in machine.controllers and (cluster.way == "srun" or machine.horovodrun):
-        found.append("gloo")
-    return found
+    return [*found, "gloo"] if "gloo" in machine.controllers else found
 
 
 def attempt(job: Job, cluster: Cluster, machine: Machine) -> Attempt:

@@ -85,12 +85,6 @@ BROKEN = [
     ),
     (with_horovod(CPU_HOST, controllers=()), "controllers", "neither MPI nor Gloo", "build"),
     (
-        with_horovod(CPU_HOST, controllers=("gloo",), horovodrun=None),
-        "controllers",
-        "horovodrun",
-        "build --force",
-    ),
-    (
         with_horovod(
             replace(CPU_HOST, variables={"HOROVOD_CONTROLLER": "mpi"}), controllers=("gloo",)
         ),
@@ -183,7 +177,6 @@ NOTES = [
         "Horovod",
         "built for tensorflow too, which is not installed",
     ),
-    (with_horovod(CPU_HOST, horovodrun=None), "controllers", "horovodrun"),
     (replace(CPU_HOST, mpi=None), "MPI", "there is no mpirun"),
     (with_horovod(CPU_HOST, controllers=("gloo",), mpi=None), "MPI", "so ranks use Gloo"),
     (with_horovod(CPU_HOST, mpi="Open MPI 4.1.6"), "MPI", "Open MPI 5.0.11, but Horovod was built"),

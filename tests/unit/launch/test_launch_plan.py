@@ -19,7 +19,6 @@ MACHINE = Machine(
     is_root=False,
     python="/env/bin/python",
     mpirun=Mpirun("/env/bin/mpirun", "Open MPI", (5, 0, 11)),
-    horovodrun="/env/bin/horovodrun",
     horovod="0.28.1",
     controllers=("mpi", "gloo"),
     built_with="Open MPI 5.0.11",
@@ -43,7 +42,7 @@ def test_horovodrun_plan_word_for_word() -> None:
     plan = make_plan(JobSpec(("python3", "train.py", "--lr", "0.1"), 2, "horovodrun"), MACHINE)
     assert plan.text() == (
         "env PYTHONUNBUFFERED= HVDTOOLS_SIZE=2 HVDTOOLS_NODES=1 "
-        "/env/bin/horovodrun --gloo -np 2 -H localhost:2 "
+        "/env/bin/python -m hvdtools.launch.start_horovodrun --gloo -np 2 -H localhost:2 "
         "--network-interfaces lo sh -c 'exec /env/bin/python train.py --lr 0.1'"
     )
 
@@ -105,7 +104,8 @@ def test_plans_over_hosts_word_for_word(name: str) -> None:
 def test_horovodrun_over_hosts_word_for_word() -> None:
     spec = JobSpec(("./run", "x y"), 3, "horovodrun", on=TWO_HOSTS, interface="eth1")
     assert shlex.join(make_plan(spec, MACHINE).argv) == (
-        "/env/bin/horovodrun --gloo -np 3 -H a:2,b:2 --network-interfaces eth1 sh -c "
+        "/env/bin/python -m hvdtools.launch.start_horovodrun --gloo -np 3 -H a:2,b:2 "
+        "--network-interfaces eth1 sh -c "
         "'exec /env/bin/python -m hvdtools.in_rank --watch -- ./run '\"'\"'x y'\"'\"''"
     )
 
@@ -276,7 +276,6 @@ OTHER = read_mpirun_version("/usr/bin/mpirun", "MVAPICH says hello\n")
         ("srun", MACHINE, "add --on slurm"),
         ("horovodrun", replace(MACHINE, horovod=None, controllers=()), "hvdtools build"),
         ("horovodrun", replace(MACHINE, controllers=("mpi",)), "built without Gloo"),
-        ("horovodrun", replace(MACHINE, horovodrun=None), "no horovodrun beside"),
     ],
 )
 def test_a_starter_that_cannot_work_here(starter: str, machine: Machine, says: str) -> None:

@@ -24,7 +24,6 @@ MACHINE = Machine(
     is_root=False,
     python="/env/bin/python",
     mpirun=None,
-    horovodrun=None,
     horovod="0.28.1",
     controllers=("gloo",),
     srun="/usr/bin/srun",
