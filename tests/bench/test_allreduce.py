@@ -40,8 +40,8 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     """Through `hvdtools launch`, as a user does it."""
     here = look_around()
-    if getattr(here, starter) is None or not here.controllers:
-        pytest.skip(f"there is no {starter}, or no Horovod, here")
+    if here.mpirun is None or not here.controllers:
+        pytest.skip("there is no mpirun, or no Horovod, here")
     met = ["--env", "MASTER_ADDR=127.0.0.1", "--env", f"MASTER_PORT={free_ports(1)}"]
     command = [sys.executable, str(program), *map(str, arguments)]
     return subprocess.run(

@@ -108,8 +108,13 @@ def results_in(folder: Path) -> tuple[Result, ...]:
 @pytest.mark.parametrize(
     ("name", "engines"),
     [
-        ("torch", tuple(FAMILIES["torch"].engines)),
-        ("keras", ("hvdtools-mpi", "mwms", "none")),  # the others: test_train_keras.py
+        ("torch", ("hvdtools-mpi", "ddp", "none")),
+        ("keras", ("hvdtools-mpi", "none")),
+        *(
+            pytest.param(name, tuple(family.engines), id=f"{name}-all", marks=pytest.mark.slow)
+            for name, family in FAMILIES.items()
+            if family.kind == "training"
+        ),
     ],
 )
 def test_engines_train_on_two_ranks_and_stay_in_sync(
@@ -242,8 +247,8 @@ train_keras.main()
     ("engine", "planted"),
     [
         ("ddp", PLANTED_IN_TORCH),
-        ("hvdtools-mpi", PLANTED_IN_TORCH),
-        ("mwms", PLANTED_IN_KERAS),
+        pytest.param("hvdtools-mpi", PLANTED_IN_TORCH, marks=pytest.mark.slow),
+        pytest.param("mwms", PLANTED_IN_KERAS, marks=pytest.mark.slow),
         ("hvdtools-mpi", PLANTED_IN_KERAS),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from bed_hosts import HostsBed
 from bed_slurm import SlurmBed
 
@@ -49,8 +50,20 @@ def bench(
 SLURM = ("run", "tiny.toml", "--on", "slurm", "--nodes", "1,2", "--ranks-per-node", "2")
 
 
-def test_one_job_a_node_count_gathered_into_one_run(slurm_bed: SlurmBed, tmp_path: Path) -> None:
-    engines = ("hvdtools-gloo", "hvdtools-mpi", "ddp")
+ENGINES = pytest.mark.parametrize(
+    "engines",
+    [
+        ("hvdtools-mpi", "ddp"),
+        pytest.param(("hvdtools-gloo", "horovod-mpi", "none"), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
+
+
+@ENGINES
+def test_one_job_a_node_count_gathered_into_one_run(
+    engines: tuple[str, ...], slurm_bed: SlurmBed, tmp_path: Path
+) -> None:
     write_suite(tmp_path, *engines)
     done = bench(slurm_bed, tmp_path, *SLURM[:5], "1", *SLURM[6:])
     assert done.returncode == 0, done.stdout + done.stderr
@@ -72,7 +85,8 @@ def test_one_job_a_node_count_gathered_into_one_run(slurm_bed: SlurmBed, tmp_pat
     for result in found:
         assert result.training is not None, result.error
         assert len(result.training.rank_step_s) == result.ranks
-        assert result.training.in_sync is (None if result.ranks == 1 else True)
+        alone = result.ranks == 1 or result.engine == "none"
+        assert result.training.in_sync is (None if alone else True)
     assert "node" in more.stdout and (file.parent / "report.html").is_file()
 
     again = bench(slurm_bed, tmp_path, *SLURM, "--resume")
@@ -120,13 +134,16 @@ def test_slurm_is_asked_for_what_the_dry_run_shows(slurm_bed: SlurmBed, tmp_path
     assert local.returncode == 2 and "says nothing of nodes" in local.stderr
 
 
-def test_hosts_that_ssh_reaches(hosts_bed: HostsBed, tmp_path: Path) -> None:
-    write_suite(tmp_path, "hvdtools-gloo", "hvdtools-mpi", "ddp")
+@ENGINES
+def test_hosts_that_ssh_reaches(
+    engines: tuple[str, ...], hosts_bed: HostsBed, tmp_path: Path
+) -> None:
+    write_suite(tmp_path, *engines)
     hosts = ",".join(f"{host}:2" for host in hosts_bed.hosts[:2])
     words = ("--hosts", hosts, "--nodes", "2", "--ranks-per-node", "2", "--ranks", "none")
     argv = [*BENCH, "run", "tiny.toml", *words, "--interface", "eth0"]
     done = hosts_bed.exec(hosts_bed.hosts[0], argv, env=ENV, cwd=tmp_path, timeout_s=200)
     assert done.returncode == 0, done.stdout + done.stderr
     found = read(tmp_path / "results" / "tiny" / FILE_NAME).results
-    assert [(each.ranks, each.nodes, each.error) for each in found] == [(4, 2, None)] * 3
+    assert [(each.ranks, each.nodes, each.error) for each in found] == [(4, 2, None)] * len(engines)
     assert all(f"--hosts {hosts}" in each.command for each in found)

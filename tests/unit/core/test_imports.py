@@ -135,9 +135,8 @@ def test_only_an_adapter_imports_its_framework(room: str) -> None:
     for file in files_of(room):
         if file.name == "rank_check.py":
             continue  # the engine's proof runs in ranks of its own, never in the command
-        names = imports_of(file)
-        if room == "rendezvous":  # serves Horovod's own store, which has no part of a framework
-            names = {name for name in names if not name.startswith("horovod.runner.http.")}
+        # Horovod's store and launcher have no part of a framework.
+        names = {name for name in imports_of(file) if not name.startswith("horovod.runner.")}
         frameworks = {name.split(".")[0] for name in names} & (FRAMEWORKS | {"horovod"})
         assert not frameworks, f"{file} imports {frameworks}"
 
