@@ -47,7 +47,9 @@ def prepare_gloo(promise: Promise, environ: MutableMapping[str, str]) -> None:
         HvdtoolsError: They do not come together.
     """
     environ.setdefault(_CONTROLLER, "gloo")
-    environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
+    if environ.get("HOROVOD_CPU_OPERATIONS", "mpi").lower() == "mpi":
+        # Horovod would call an MPI that nobody has started, and abort.
+        environ["HOROVOD_CPU_OPERATIONS"] = "gloo"
     if promise.size > 1 and not promise.brings_meeting_point:
         meet(promise, environ)
     own = loopback() if promise.size == 1 else None

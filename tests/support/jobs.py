@@ -44,22 +44,14 @@ def start_job(
     launcher: str = "mpirun",
     timeout_s: float = 300,
 ) -> Job:
-    """Run `ranks/programs/<program>` in `ranks` ranks over Gloo and wait for its end.
-
-    mpirun starts seconds sooner than horovodrun, which imports TensorFlow first.
-    """
+    """Run `ranks/programs/<program>` in `ranks` ranks over Gloo and wait for its end."""
     lines: list[tuple[int | None, str]] = []
     spec = JobSpec(
         command=(sys.executable, str(PROGRAMS / program), *map(str, arguments)),
         ranks=ranks,
         starter=launcher,
         # One thread a rank: these machines have fewer cores than the tests have ranks.
-        env=(
-            ("OMP_NUM_THREADS", "1"),
-            ("HOROVOD_CONTROLLER", "gloo"),
-            ("HOROVOD_CPU_OPERATIONS", "gloo"),
-            *env.items(),
-        ),
+        env=(("OMP_NUM_THREADS", "1"), ("HOROVOD_CONTROLLER", "gloo"), *env.items()),
         oversubscribe=True,
     )
     outcome = run(

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.rendezvous import apply_named_interface, choose_controller, known
+from hvdtools.rendezvous import apply_named_interface, choose_controller, known, prepare_gloo
 from hvdtools.rendezvous.book import (
     Member,
     Place,
@@ -255,6 +255,12 @@ def test_who_coordinates(
 ) -> None:
     environ = {} if named is None else {"HOROVOD_CONTROLLER": named}
     assert choose_controller(horovod(*built), promise, environ) == controller
+
+
+@pytest.mark.parametrize("named", [{}, {"HOROVOD_CPU_OPERATIONS": "MPI"}])
+def test_gloo_does_not_sum_through_an_mpi_that_nobody_started(named: dict[str, str]) -> None:
+    prepare_gloo(ALONE, named)
+    assert named["HOROVOD_CPU_OPERATIONS"] == named["HOROVOD_CONTROLLER"] == "gloo"
 
 
 @pytest.mark.parametrize(
