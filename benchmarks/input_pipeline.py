@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 from made_images import make_images
+from rank_exit import leave
 from torch_models import MODELS, check_data
 
 from hvdtools.bench import measured, turns
@@ -92,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
             loader = measure(job, options)
     except HvdtoolsError as error:
         print(f"input_pipeline: {error}", file=sys.stderr)
+        leave(2)
         sys.exit(2)
     if job.rank == 0:
         tell(loader)

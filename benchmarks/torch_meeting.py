@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Sequence
 
 import torch
@@ -16,6 +15,11 @@ from hvdtools.topology import promised
 Rows = list[list[float]]
 
 _had_a_group = False
+
+
+def had_a_group() -> bool:
+    """Whether this process has, or had, a process group."""
+    return _had_a_group or dist.is_initialized()
 
 
 def place_of_this_rank() -> tuple[int, int]:
@@ -86,20 +90,3 @@ def part() -> None:
     gc.collect()
     gather_by_torch([0.0])
     dist.destroy_process_group()
-
-
-def leave() -> None:
-    """End this process, which is done, if it had a process group; else do nothing.
-
-    Some of Gloo's threads outlive the group. When Python ends under them they now and
-    then abort a rank that has written its result ("terminate called without an active
-    exception"), and the whole job fails.
-    """
-    if not _had_a_group:
-        return
-    hvd = sys.modules.get("horovod.torch")
-    if hvd is not None and hvd.is_initialized():
-        hvd.shutdown()  # MPI takes a rank for lost that goes without a word
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)

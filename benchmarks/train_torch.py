@@ -25,6 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from rank_exit import leave
 from torch_models import MODELS, check_data, names
 
 from hvdtools.bench.engines import FAMILIES
@@ -118,15 +119,9 @@ def main(arguments: list[str] | None = None) -> None:
         measure(options)
     except HvdtoolsError as problem:
         print(f"train_torch: {problem}", file=sys.stderr)
+        leave(2)
         sys.exit(2)
     part()
-
-
-def leave() -> None:
-    """End this process after `main`, as `torch_meeting.leave` does."""
-    import torch_meeting
-
-    torch_meeting.leave()
 
 
 if __name__ == "__main__":
