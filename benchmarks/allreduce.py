@@ -2,7 +2,7 @@
 
 By hand, in any launcher:
 
-    hvdtools launch -n 2 --with mpirun -- python benchmarks/allreduce.py \\
+    hvdtools launch -n 2 --launcher mpirun -- python benchmarks/allreduce.py \\
         --engine horovod,mpi4py --sizes 1KiB:1GiB --dtype float32,float16 --tensors 1,16
 
 Rank 0 prints a line for each message and engine and, with --result, appends one
@@ -18,8 +18,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hvdtools.bench.engines import FAMILIES
+from hvdtools.bench.interleave import add_options
 from hvdtools.bench.sizes import sizes_in
-from hvdtools.bench.turns import add_options
 from hvdtools.errors import HvdtoolsError, unknown_name
 
 ENGINES = FAMILIES["allreduce"].program_engines

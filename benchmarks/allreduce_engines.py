@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-from horovod_moves import moved_by
+from horovod_moves import transport
 from torch import Tensor
 from torch.distributed import ReduceOp
 from torch.distributed.distributed_c10d import _coalescing_manager
@@ -15,20 +15,20 @@ from torch.distributed.distributed_c10d import _coalescing_manager
 from hvdtools.bench.engines import HOROVODS_FUSION_BYTES
 from hvdtools.errors import HvdtoolsError
 from hvdtools.installed import require
-from hvdtools.topology import Promise, promised
+from hvdtools.topology import LaunchEnvironment, read_launch_environment
 
 Operation = Callable[[], object]
 
 
 class Engine(Protocol):
-    """Sums messages. `moved_by` names what carries them.
+    """Sums messages. `transport` names what carries them.
 
     Attributes:
         refusals: What it raises when a message is not to its taste, before it sends any.
     """
 
     name: str
-    moved_by: str
+    transport: str
     rank: int
     size: int
     device: torch.device
@@ -61,7 +61,7 @@ class Horovod:
         self.rank, self.size = topology.rank, topology.size
         self.device = _device(on_gpu)
         self._hvd = hvd
-        self.moved_by = moved_by(hvd, "torch", on_gpu=on_gpu)
+        self.transport = transport(hvd, "torch", on_gpu=on_gpu)
 
     def operation(self, tensors: Sequence[Tensor]) -> Operation:
         # Under a name of its own: ranks agree on a name that they know by one bit.
@@ -84,18 +84,18 @@ class Torch:
     refusals: tuple[type[Exception], ...] = (RuntimeError, TypeError, ValueError)
 
     def __init__(self, on_gpu: bool) -> None:
-        place = promised(os.environ)
+        place = read_launch_environment(os.environ)
         self.rank, self.size = place.rank, place.size
         _choose_gpu(place, on_gpu)
         self.device = _device(on_gpu)
-        self.moved_by = "nccl" if on_gpu else "gloo"
+        self.transport = "nccl" if on_gpu else "gloo"
         alone = torch.distributed.HashStore() if self.size == 1 else None  # type: ignore[attr-defined]
         if alone is None and "MASTER_PORT" not in os.environ:
             raise HvdtoolsError(
                 "--engine torch meets at MASTER_ADDR:MASTER_PORT: set both, the same on every rank."
             )
         torch.distributed.init_process_group(
-            self.moved_by,
+            self.transport,
             rank=self.rank,
             world_size=self.size,
             store=alone,
@@ -122,7 +122,7 @@ class Torch:
         return [row.tolist() for row in rows]
 
 
-def _choose_gpu(place: Promise, on_gpu: bool) -> None:
+def _choose_gpu(place: LaunchEnvironment, on_gpu: bool) -> None:
     if on_gpu:
         # A launcher may show each rank only its own GPU; then that is the one.
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
@@ -136,7 +136,7 @@ def _mpi4py(on_gpu: bool) -> Engine:
     # Imported here: importing it joins an MPI job.
     from allreduce_mpi import Mpi4py
 
-    place = promised(os.environ)
+    place = read_launch_environment(os.environ)
     _choose_gpu(place, on_gpu)
     return Mpi4py(place, _device(on_gpu))
 

@@ -13,13 +13,13 @@ import torch
 from allreduce_engines import ENGINES
 from allreduce_point import Job, Message, measure
 
-from hvdtools.bench.bandwidth import alg_gb_per_s, bus_gb_per_s
+from hvdtools.bench.bandwidth import algbw_gb_per_s, busbw_gb_per_s
+from hvdtools.bench.interleave import stopping_rule_of
 from hvdtools.bench.interval import median_interval
 from hvdtools.bench.measured import Allreduce, Point, to_table
-from hvdtools.bench.turns import stopping_of
 from hvdtools.bench.words import bytes_in_words
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 HEADER = (
     f"{'message':>9} {'of':>8} {'tensors':>7} {'engine':>15} {'ops':>6} "
@@ -31,15 +31,15 @@ def row(name: str, point: Point, ranks: int) -> str:
     """A line of the table."""
     size = bytes_in_words(point.message_bytes)
     what = f"{size:>9} {point.dtype:>8} {point.tensors:>7} {name:>15}"
-    if point.refused is not None:
-        return f"{what} refused: {point.refused}"
+    if point.unsupported is not None:
+        return f"{what} unsupported: {point.unsupported}"
     span = median_interval(point.op_s)
     middle_s = span.middle if span else statistics.median(point.op_s)
     shown = f"{middle_s * 1e6:.1f}"
     if span:
         shown += f" [{span.low * 1e6:.1f}, {span.high * 1e6:.1f}]"
-    alg = alg_gb_per_s(point.message_bytes, middle_s)
-    bus = bus_gb_per_s(point.message_bytes, middle_s, ranks)
+    alg = algbw_gb_per_s(point.message_bytes, middle_s)
+    bus = busbw_gb_per_s(point.message_bytes, middle_s, ranks)
     return (
         f"{what} {point.ops_per_block:>6} {shown:>29} {alg:>9.3f} {bus:>9.3f} "
         f"{point.wrong_elements:>6}"
@@ -78,9 +78,9 @@ def join(options: argparse.Namespace) -> Job:
         gather=first.gather,
         rank=first.rank,
         ranks=first.size,
-        local_ranks=promised(os.environ).local_size,
+        local_ranks=read_launch_environment(os.environ).local_size,
         device=first.device,
-        rule=stopping_of(options),
+        rule=stopping_rule_of(options),
     )
 
 
@@ -94,7 +94,7 @@ def sweep(job: Job, messages: Iterable[Message]) -> dict[str, list[Point]]:
             points[name].append(point)
             if job.rank == 0:
                 engine = job.engines[name]
-                print(row(f"{name} ({engine.moved_by})", point, job.ranks), flush=True)
+                print(row(f"{name} ({engine.transport})", point, job.ranks), flush=True)
     return points
 
 
@@ -116,7 +116,7 @@ def measure_all(options: argparse.Namespace) -> int:
         with options.result.open("a") as file:
             for name, engine in job.engines.items():
                 measured = Allreduce(
-                    engine.name, engine.moved_by, job.device.type, tuple(points[name])
+                    engine.name, engine.transport, job.device.type, tuple(points[name])
                 )
                 file.write(json.dumps(to_table(measured)) + "\n")
     if torch.distributed.is_initialized():

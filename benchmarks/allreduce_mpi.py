@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import Promise
+from hvdtools.topology import LaunchEnvironment
 
 try:
     from mpi4py import MPI
@@ -33,16 +33,16 @@ class Mpi4py:
     """MPI_Allreduce in place; a group is an MPI_Iallreduce for each tensor and a wait for all."""
 
     name = "mpi4py"
-    moved_by = "mpi"
+    transport = "mpi"
     refusals: tuple[type[Exception], ...] = (RefusedError, MPI.Exception)
 
-    def __init__(self, place: Promise, device: torch.device) -> None:
+    def __init__(self, place: LaunchEnvironment, device: torch.device) -> None:
         self.device = device
         self.rank, self.size = MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
         if self.size != place.size:
             raise HvdtoolsError(
-                f"MPI sees {self.size} rank(s) where {place.starter} started {place.size}: for "
-                "--engine mpi4py start them with `hvdtools launch --with mpirun`."
+                f"MPI sees {self.size} rank(s) where {place.launcher} started {place.size}: for "
+                "--engine mpi4py start them with `hvdtools launch --launcher mpirun`."
             )
         if "horovod" in sys.modules and MPI.Query_thread() < MPI.THREAD_MULTIPLE:
             raise HvdtoolsError(

@@ -11,7 +11,7 @@ from allreduce_values import Values
 from torch import Tensor
 from torch_meeting import wait_for_device
 
-from hvdtools.bench.turns import Gather
+from hvdtools.bench.interleave import Gather
 
 # Long against the clock, against what wakes up on a machine, and against meeting.
 BLOCK_S = 0.02

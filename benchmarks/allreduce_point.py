@@ -13,8 +13,8 @@ from allreduce_values import Values, dtype_of
 from torch import Tensor
 from torch_meeting import wait_for_device
 
+from hvdtools.bench.interleave import Gather, StoppingRule, interleaved_blocks
 from hvdtools.bench.measured import Point
-from hvdtools.bench.turns import Gather, Stopping, take_turns
 from hvdtools.bench.words import bytes_in_words
 from hvdtools.errors import HvdtoolsError
 
@@ -45,7 +45,7 @@ class Message:
         """Its tensors, in one piece of memory."""
         return list(flat.split(len(flat) // self.tensors))
 
-    def refused(self, why: str) -> Point:
+    def unsupported(self, why: str) -> Point:
         return Point(self.size_bytes, self.dtype, self.tensors, 0, (), 0, why)
 
 
@@ -65,7 +65,7 @@ class Job:
     ranks: int
     local_ranks: int
     device: torch.device
-    rule: Stopping
+    rule: StoppingRule
     _values: dict[str, Values] = field(default_factory=dict)
     _tried: dict[tuple[str, str, int], str | None] = field(default_factory=dict)
 
@@ -90,8 +90,10 @@ class Job:
         except engine.refusals as error:
             ours = isinstance(error, HvdtoolsError)
             why = " ".join((f"{error}" if ours else f"{type(error).__name__}: {error}").split())
-        refused = [rank for rank, row in enumerate(self.gather([float(why is not None)])) if row[0]]
-        return why or (f"refused on rank {refused[0]}" if refused else None)
+        unsupported = [
+            rank for rank, row in enumerate(self.gather([float(why is not None)])) if row[0]
+        ]
+        return why or (f"unsupported on rank {unsupported[0]}" if unsupported else None)
 
 
 def measure(job: Job, message: Message) -> dict[str, Point]:
@@ -100,7 +102,7 @@ def measure(job: Job, message: Message) -> dict[str, Point]:
         _require_fits(job, message)
         values = job.values(message.dtype)
     except HvdtoolsError as error:
-        return {name: message.refused(str(error)) for name in job.engines}
+        return {name: message.unsupported(str(error)) for name in job.engines}
     why = {name: job.refusal(name, message) for name in job.engines}
     # One piece of memory for all engines: no more is taken, and none has the better one.
     flat = torch.empty(message.elements, dtype=dtype_of(message.dtype), device=job.device)
@@ -110,7 +112,9 @@ def measure(job: Job, message: Message) -> dict[str, Point]:
         if why[name] is None
     }
     measured = _in_turns(job, message, runs) if runs else {}
-    return {name: measured.get(name) or message.refused(why[name] or "") for name in job.engines}
+    return {
+        name: measured.get(name) or message.unsupported(why[name] or "") for name in job.engines
+    }
 
 
 def _require_fits(job: Job, message: Message) -> None:
@@ -136,14 +140,14 @@ def _in_turns(job: Job, message: Message, runs: dict[str, Stretches]) -> dict[st
     before = {name: _wrong(job, run) for name, run in runs.items()}
     ops = {name: agree_on_ops(run.seconds, job.gather) for name, run in runs.items()}
     blocks = {name: (lambda run=run, n=ops[name]: run.seconds(n)) for name, run in runs.items()}
-    turns = take_turns(blocks, job.rule, job.gather)
+    interleaved = interleaved_blocks(blocks, job.rule, job.gather)
     return {
         name: Point(
             message_bytes=message.size_bytes,
             dtype=message.dtype,
             tensors=message.tensors,
             ops_per_block=ops[name],
-            op_s=tuple(block_s / ops[name] for block_s in turns.slowest_s(name)),
+            op_s=tuple(block_s / ops[name] for block_s in interleaved.slowest_s(name)),
             wrong_elements=max(before[name], _wrong(job, run)),
         )
         for name, run in runs.items()

@@ -7,7 +7,7 @@ from types import ModuleType
 from hvdtools.installed import require
 
 
-def moved_by(hvd: ModuleType, package: str, *, on_gpu: bool) -> str:
+def transport(hvd: ModuleType, package: str, *, on_gpu: bool) -> str:
     """ "nccl" for tensors on GPUs if Horovod has it; else who coordinates: "mpi" or "gloo".
 
     Args:

@@ -16,7 +16,7 @@ from torch_data import Batch, FixedBatch, dealt, for_ever, make, on_device
 from torch_meeting import gather_by_torch, place_of_this_rank, this_device, wait_for_device
 from torch_models import MODELS
 
-from hvdtools.bench import measured, turns
+from hvdtools.bench import interleave, measured
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ def load_blocks(
     training: DataLoader[Batch] | FixedBatch,
     job: Job,
     steps: int,
-    rule: turns.Stopping,
+    rule: interleave.StoppingRule,
     *,
     channels_last: bool = False,
-) -> turns.Turns:
+) -> interleave.InterleavedBlocks:
     """Blocks of `steps` batches of this rank's loader, epoch after epoch.
 
     What an epoch's end costs falls into the block in which it comes.
@@ -76,7 +76,7 @@ def load_blocks(
         wait_for_device(job.device)
         return time.perf_counter() - begun_s
 
-    return turns.take_turns({"loader": block}, rule, job.gather)
+    return interleave.interleaved_blocks({"loader": block}, rule, job.gather)
 
 
 def measure(job: Job, options: argparse.Namespace) -> measured.Loader:
@@ -93,13 +93,15 @@ def measure(job: Job, options: argparse.Namespace) -> measured.Loader:
     if isinstance(training, DataLoader):
         training = dealt(training, job.rank, job.size, options.seed)
     taken = load_blocks(
-        *(training, job, options.steps, turns.stopping_of(options)),
+        *(training, job, options.steps, interleave.stopping_rule_of(options)),
         channels_last=model.channels_last,
     )
     return loader_of(taken, options, getattr(training, "num_workers", 0))
 
 
-def loader_of(taken: turns.Turns, options: argparse.Namespace, workers: int) -> measured.Loader:
+def loader_of(
+    taken: interleave.InterleavedBlocks, options: argparse.Namespace, workers: int
+) -> measured.Loader:
     """The measurement in the blocks that were taken."""
     of_ranks = zip(*taken.rank_block_s["loader"], strict=True)
     return measured.Loader(

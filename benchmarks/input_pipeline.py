@@ -23,9 +23,9 @@ from made_images import make_images
 from rank_exit import leave
 from torch_models import MODELS, check_data
 
-from hvdtools.bench import measured, turns
+from hvdtools.bench import interleave, measured
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 
 def tell(loader: measured.Loader) -> None:
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=20, help="batches in a block")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--result", type=Path, help="rank 0 appends one JSON line to this file")
-    turns.add_options(parser)
+    interleave.add_options(parser)
     made = parser.add_argument_group("instead of loading, once and in one process")
     made.add_argument("--make", type=Path, metavar="FOLDER", help="write image files there")
     made.add_argument("--images", type=int, default=2000, help="so many")
@@ -70,7 +70,7 @@ def check_meeting_point() -> None:
     Raises:
         HvdtoolsError: Nobody said where.
     """
-    size = promised(os.environ).size
+    size = read_launch_environment(os.environ).size
     if size > 1 and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise HvdtoolsError(
             f"{size} ranks meet at MASTER_ADDR:MASTER_PORT: set both, the same on every rank."

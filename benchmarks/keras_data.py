@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 from colour_images import Images
-from keras_work import Work
+from keras_workload import Workload
 
 
 def samples(images: Images, seed: int) -> tf.data.Dataset:
@@ -22,18 +22,18 @@ def batches(held: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
     return held.batch(batch_size, drop_remainder=True)
 
 
-def every_size_th(work: Work, rank: int, size: int) -> tf.data.Dataset:
+def every_size_th(workload: Workload, rank: int, size: int) -> tf.data.Dataset:
     """The rank's batches of one pass: of every size-th image, or one of its own."""
-    if work.images is None:
-        return own_batch(work, rank)
-    return batches(samples(work.images, work.seed).shard(size, rank), work.batch_size)
+    if workload.images is None:
+        return own_batch(workload, rank)
+    return batches(samples(workload.images, workload.seed).shard(size, rank), workload.batch_size)
 
 
-def own_batch(work: Work, rank: int) -> tf.data.Dataset:
+def own_batch(workload: Workload, rank: int) -> tf.data.Dataset:
     """A single random batch, another on each rank."""
-    assert work.model.batch is not None
-    random = np.random.default_rng([work.seed, rank])
-    return tf.data.Dataset.from_tensors(work.model.batch(random, work.batch_size))
+    assert workload.model.batch is not None
+    random = np.random.default_rng([workload.seed, rank])
+    return tf.data.Dataset.from_tensors(workload.model.batch(random, workload.batch_size))
 
 
 def endless(part: tf.data.Dataset) -> tf.data.Dataset:

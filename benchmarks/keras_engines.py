@@ -8,11 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from horovod_moves import moved_by
+from horovod_moves import transport
 from keras_data import batches, every_size_th, own_batch, samples
 from keras_pace import Pace, fit, loop
 from keras_strategy import Mwms
-from keras_work import Engine, Work, cross_entropy, device
+from keras_workload import Engine, Workload, cross_entropy, device
 from numpy.typing import NDArray
 
 
@@ -31,20 +31,22 @@ class Hvdtools:
         self._hvt = hvt
         topology = hvt.init()
         self.rank, self.size = topology.rank, topology.size
-        self.moved_by = moved_by(hvd, "tensorflow", on_gpu=device() == "cuda")
+        self.transport = transport(hvd, "tensorflow", on_gpu=device() == "cuda")
 
-    def part(self, work: Work) -> tf.data.Dataset:
-        if work.images is None:
-            return own_batch(work, self.rank)
-        return self._hvt.shard(batches(samples(work.images, work.seed), work.batch_size))
+    def part(self, workload: Workload) -> tf.data.Dataset:
+        if workload.images is None:
+            return own_batch(workload, self.rank)
+        return self._hvt.shard(
+            batches(samples(workload.images, workload.seed), workload.batch_size)
+        )
 
-    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
-        model, optimizer = work.model_and_optimizer()
+    def train(self, workload: Workload, data: tf.data.Dataset, pace: Pace) -> keras.Model:
+        model, optimizer = workload.model_and_optimizer()
         model.compile(self._hvt.prepare(optimizer), cross_entropy(), jit_compile=False)
         fit(model, data, pace, self._hvt.callbacks())
         return model
 
-    def messages(self, model: keras.Model) -> int | None:
+    def allreduces_per_step(self, model: keras.Model) -> int | None:
         """Counted in a step's gradients traced once more, which does not run."""
         from hvdtools.tensorflow.gradients import average_gradients
 
@@ -68,13 +70,13 @@ class Horovod(Hvdtools):
 
     name = "horovod"
 
-    def part(self, work: Work) -> tf.data.Dataset:
-        return every_size_th(work, self.rank, self.size)
+    def part(self, workload: Workload) -> tf.data.Dataset:
+        return every_size_th(workload, self.rank, self.size)
 
-    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
+    def train(self, workload: Workload, data: tf.data.Dataset, pace: Pace) -> keras.Model:
         import horovod.tensorflow as hvd
 
-        model, optimizer = work.model_and_optimizer()
+        model, optimizer = workload.model_and_optimizer()
         loss_of = cross_entropy()
         optimizer.build(model.trainable_variables)
         # Horovod knows TensorFlow's variables, not Keras' own around them.
@@ -94,14 +96,14 @@ class Horovod(Hvdtools):
         loop(step, iter(data), pace)
         return model
 
-    def messages(self, model: keras.Model) -> int | None:
+    def allreduces_per_step(self, model: keras.Model) -> int | None:
         return None  # Horovod fuses them as they come
 
 
 class Alone(Hvdtools):
     """Keras' own `fit` on each rank's part, and nothing between the ranks while it is timed."""
 
-    name = "none"
+    name = "no_comm"
     averages = False
 
     def __init__(self) -> None:
@@ -109,15 +111,15 @@ class Alone(Hvdtools):
         # something to send. Here it would cost time of those who are said to send nothing.
         os.environ["HOROVOD_CYCLE_TIME"] = "50"
         super().__init__()
-        self.moved_by = "none"
+        self.transport = "none"
 
-    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
-        model, optimizer = work.model_and_optimizer()
+    def train(self, workload: Workload, data: tf.data.Dataset, pace: Pace) -> keras.Model:
+        model, optimizer = workload.model_and_optimizer()
         model.compile(optimizer, cross_entropy(), jit_compile=False)
         fit(model, data, pace, [])
         return model
 
-    def messages(self, model: keras.Model) -> int | None:
+    def allreduces_per_step(self, model: keras.Model) -> int | None:
         return 0
 
 
@@ -125,5 +127,5 @@ ENGINES: dict[str, type[Engine]] = {
     "hvdtools": Hvdtools,
     "horovod": Horovod,
     "mwms": Mwms,
-    "none": Alone,
+    "no_comm": Alone,
 }

@@ -16,10 +16,10 @@ from keras_memory import PeakMemory
 from keras_model import MODELS
 from keras_pace import Pace
 from keras_phases import phase_s
-from keras_work import Engine, Work, device
+from keras_workload import Engine, Workload, device
 
+from hvdtools.bench.interleave import StoppingRule, stopping_rule_of
 from hvdtools.bench.measured import PHASES, Training
-from hvdtools.bench.turns import Stopping, stopping_of
 
 TEST_BATCH = 500
 
@@ -34,49 +34,49 @@ def measure(
         threads: TensorFlow's, for one operation.
     """
     set_precision(options.precision)
-    work = work_of(engine, options, images)
-    data = engine.part(work)
+    workload = work_of(engine, options, images)
+    data = engine.part(workload)
     pace = pace_of(engine, options, options.steps or len(data))
     if engine.rank == 0:
-        said = f"{engine.name} over {engine.moved_by}, {engine.size} rank(s): lr {work.lr:g}"
+        said = f"{engine.name} over {engine.transport}, {engine.size} rank(s): lr {workload.lr:g}"
         print(said, flush=True)
     memory = PeakMemory()
-    model = engine.train(work, endless(data), pace)
+    model = engine.train(workload, endless(data), pace)
     peak_bytes = memory.grown_bytes()
     if engine.rank == 0 and options.weights:
         np.savez(options.weights, *model.get_weights())
     right = accuracy(model, images[1]) if images is not None and options.epochs else None
     in_sync = replicas_equal(engine, model)
     parameters = sum(math.prod(weight.shape) for weight in model.trainable_variables)
-    messages = engine.messages(model)
+    allreduces_per_step = engine.allreduces_per_step(model)
     _say_end(engine, right, in_sync)
     del model
     gc.collect()  # the next one needs its memory
     engine.gather(np.zeros(1))  # as many ranks are at work as were
     blocks = np.array(pace.rank_block_s)  # (blocks, ranks)
     rank_step_s = (np.median(blocks, axis=0) / pace.steps).tolist()
-    phases = phase_s(work, endless(data), rank_step_s[engine.rank])
+    phases = phase_s(workload, endless(data), rank_step_s[engine.rank])
     ranks = engine.gather(np.array([peak_bytes, *phases], np.float64)).T.tolist()
     return Training(
         engine=engine.name,
-        moved_by=engine.moved_by,
+        transport=engine.transport,
         device=device(),
         model=options.model,
         data=options.data,
         precision=options.precision,
         batch_per_rank=options.batch_size,
         threads_per_rank=threads,
-        lr=work.lr,
+        lr=workload.lr,
         parameters=parameters,
         gradient_bytes=_gradient_bytes(engine, parameters),
-        messages=messages,
+        allreduces_per_step=allreduces_per_step,
         steps_per_block=pace.steps,
         # The slowest rank's time, before any rate is made of it: a job is as fast as that one.
         block_s=tuple(blocks.max(1).tolist()),
         rank_step_s=tuple(rank_step_s),
         phase_s={phase: tuple(values) for phase, values in zip(PHASES, ranks[1:], strict=True)},
         peak_memory_bytes=tuple(int(value) for value in ranks[0]),
-        stopped_by=pace.turns.stopped_by,
+        stopped_by=pace.interleaved.stopped_by,
         accuracy=right,
         in_sync=in_sync,
     )
@@ -90,18 +90,18 @@ def set_precision(precision: str) -> None:
 
 def work_of(
     engine: Engine, options: argparse.Namespace, images: tuple[Images, Images] | None
-) -> Work:
+) -> Workload:
     training = None if images is None else images[0]
     lr = options.lr * engine.size
-    return Work(MODELS[options.model], training, options.batch_size, lr, options.seed)
+    return Workload(MODELS[options.model], training, options.batch_size, lr, options.seed)
 
 
 def pace_of(engine: Engine, options: argparse.Namespace, steps: int) -> Pace:
     """How long it goes on: --epochs to the number, or until the median is known."""
-    rule = stopping_of(options)
+    rule = stopping_rule_of(options)
     if options.epochs:
         counted = options.epochs - options.warmup_epochs
-        rule = Stopping(0, math.inf, counted, counted, options.warmup_epochs)
+        rule = StoppingRule(0, math.inf, counted, counted, options.warmup_epochs)
     samples = engine.size * options.batch_size * steps
     word = "epoch" if options.epochs else "block"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tensorflow as tf
-from keras_work import device
+from keras_workload import device
 from resident_set import forget_the_peak, peak_bytes
 
 _GPU = "GPU:0"  # each rank sees its own alone

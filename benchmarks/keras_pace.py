@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvdtools.bench.turns import Gather, Stopping, Turns, why_stop
+from hvdtools.bench.interleave import Gather, InterleavedBlocks, StoppingRule, why_stop
 
 
 def wait_for_device() -> None:
@@ -26,7 +26,7 @@ def wait_for_device() -> None:
 class Pace:
     """One engine's turns, for a loop that cannot be called block by block: that of `fit`.
 
-    It does what `turns.take_turns` does. A block begins with `begin`, when all
+    It does what `interleave.interleaved_blocks` does. A block begins with `begin`, when all
     ranks are there, and ends with `end`, when this rank's device is done.
 
     Args:
@@ -39,13 +39,13 @@ class Pace:
 
     def __init__(
         self,
-        rule: Stopping,
+        rule: StoppingRule,
         steps: int,
         gather: Gather,
         tell: Callable[[int, float, float], None],
     ) -> None:
         self.steps = steps
-        self.turns = Turns({"": []})
+        self.interleaved = InterleavedBlocks({"": []})
         self.most_blocks = rule.warmup_blocks + rule.max_blocks
         self._rule, self._gather, self._tell = rule, gather, tell
         self._number = -rule.warmup_blocks
@@ -54,7 +54,7 @@ class Pace:
     @property
     def rank_block_s(self) -> Sequence[Sequence[float]]:
         """Block -> rank -> seconds, of the blocks that are counted."""
-        return self.turns.rank_block_s[""]
+        return self.interleaved.rank_block_s[""]
 
     def begin(self) -> None:
         self._gather([0.0])  # a rank that is early waits for the others
@@ -72,10 +72,10 @@ class Pace:
         self._number += 1
         if self._number <= 0:
             return False
-        self.turns.rank_block_s[""].append(block_s)
+        self.interleaved.rank_block_s[""].append(block_s)
         elapsed_s = max(row[1] for row in gathered)
-        why = why_stop(self.turns, self._rule, self._number, elapsed_s)
-        self.turns.stopped_by = why or "blocks"
+        why = why_stop(self.interleaved, self._rule, self._number, elapsed_s)
+        self.interleaved.stopped_by = why or "blocks"
         return why is not None or self._number == self._rule.max_blocks
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 from keras_pace import wait_for_device
-from keras_work import Work, cross_entropy
+from keras_workload import Workload, cross_entropy
 
 from hvdtools.bench.measured import PHASES
 
@@ -25,7 +25,7 @@ MOST_BATCHES, FEWEST_BATCHES, BATCHES_S = 50, 3, 1.0
 _CALLS_S = 0.05  # a clock is read after at least so many seconds, or one call
 
 
-def phase_s(work: Work, data: tf.data.Dataset, step_s: float) -> tuple[float, ...]:
+def phase_s(workload: Workload, data: tf.data.Dataset, step_s: float) -> tuple[float, ...]:
     """Seconds of this rank's step in the order of PHASES, which add up to it.
 
     Waiting for input, the forward pass and the optimizer's update are measured on
@@ -37,7 +37,7 @@ def phase_s(work: Work, data: tf.data.Dataset, step_s: float) -> tuple[float, ..
         data: This rank's endless batches.
         step_s: The time of a step while the engine was timed.
     """
-    forward, gradients, step = _functions(work)
+    forward, gradients, step = _functions(workload)
     parts = iter(data)
     forward_s, _, optimizer_s = _nested(next(parts), forward, gradients, step)
     input_s = _waited(parts, step)
@@ -51,8 +51,8 @@ def phase_s(work: Work, data: tf.data.Dataset, step_s: float) -> tuple[float, ..
     return tuple(found[phase] for phase in PHASES)
 
 
-def _functions(work: Work) -> tuple[Callable[..., Any], ...]:
-    model, optimizer = work.model_and_optimizer()
+def _functions(workload: Workload) -> tuple[Callable[..., Any], ...]:
+    model, optimizer = workload.model_and_optimizer()
     loss_of, variables = cross_entropy(), model.trainable_variables
     optimizer.build(variables)
 

@@ -4,7 +4,7 @@
 
 Trains train_keras.py's model through `fit` in turns: as it is, and prepared and
 with `hvt.callbacks()`. Who begins changes in every round, so that a drift of the
-machine falls on both. Prints one line: the median and the quartiles over rounds
+machine falls on both. Prints one line: the median and the quartiles over repeats
 of a plain step's time, and of what a prepared one takes more in the same round.
 
 TensorFlow is imported where it is used, so that neither --help nor a wrong option waits for it.
@@ -33,7 +33,7 @@ def trainer(data: tf.data.Dataset, *, prepared: bool) -> Callable[[], float]:
     That is the wall time without what `fit` does before and after the epoch.
     """
     import keras
-    from keras_work import cross_entropy
+    from keras_workload import cross_entropy
 
     import hvdtools.keras as hvt
 
@@ -72,11 +72,11 @@ def quartiles(values: list[float], unit: str, scale: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--steps", type=int, default=50, help="in each turn")
     options = parser.parse_args()
-    if options.rounds < 2:
-        parser.error("--rounds below 2 have no quartiles")
+    if options.repeats < 2:
+        parser.error("--repeats below 2 have no quartiles")
     threads = set_environment()
     import tensorflow as tf
 
@@ -92,14 +92,14 @@ def main() -> None:
     for turn in turns.values():
         turn()  # traces the step, and is not counted
     taken_s: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(options.rounds):
+    for number in range(options.repeats):
         for name in list(turns) if number % 2 else list(turns)[::-1]:
             taken_s[name].append(turns[name]())
     plain_s, prepared_s = taken_s["plain"], taken_s["prepared"]
     more = [b / a - 1 for a, b in zip(plain_s, prepared_s, strict=True)]
     print(
-        f"{options.rounds} rounds of {options.steps} steps, batch {options.batch_size}, {threads} "
-        f"thread(s): plain {quartiles(plain_s, 'ms a step', 1e3)}, prepare() takes "
+        f"{options.repeats} repeats of {options.steps} steps, batch {options.batch_size}, "
+        f"{threads} thread(s): plain {quartiles(plain_s, 'ms a step', 1e3)}, prepare() takes "
         f"{quartiles(more, '% more', 100)}"
     )
 

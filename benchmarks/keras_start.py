@@ -6,7 +6,7 @@ import os
 
 from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 
 def set_environment() -> int:
@@ -23,10 +23,10 @@ def set_environment() -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     # Only warnings and errors: the start-up chatter would bury a rank's own lines.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow turns oneDNN on by itself on some CPUs only. Without it the yardstick computes
+    # TensorFlow turns oneDNN on by itself on some CPUs only. Without it the baseline computes
     # much slower than `fit` does, which would flatter us; METHOD.md has the figures.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    share = len(usable_cpus()) // promised(os.environ).local_size
+    share = len(usable_cpus()) // read_launch_environment(os.environ).local_size
     threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, share))
     os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
     os.environ["TF_NUM_INTEROP_THREADS"] = str(threads + 1)
@@ -39,7 +39,7 @@ def check_meeting_point() -> None:
     Raises:
         HvdtoolsError: Nobody said where, or they are on several machines.
     """
-    place = promised(os.environ)
+    place = read_launch_environment(os.environ)
     if "MASTER_ADDR" not in os.environ or not os.environ.get("MASTER_PORT", "").isdigit():
         raise HvdtoolsError(
             "--engine mwms meets at MASTER_ADDR, rank r at port MASTER_PORT + r: set both, the "

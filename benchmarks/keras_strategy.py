@@ -1,4 +1,4 @@
-"""The yardstick of train_keras.py: TensorFlow's own strategy for several processes."""
+"""The baseline of train_keras.py: TensorFlow's own strategy for several processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 import tensorflow as tf
 from keras_data import every_size_th
 from keras_pace import Pace, loop
-from keras_work import Work, cross_entropy
+from keras_workload import Workload, cross_entropy
 from numpy.typing import NDArray
 
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 
 class Mwms:
@@ -28,7 +28,7 @@ class Mwms:
     averages = True
 
     def __init__(self) -> None:
-        place = promised(os.environ)
+        place = read_launch_environment(os.environ)
         self.rank, self.size = place.rank, place.size
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         workers = [f"{address}:{port + rank}" for rank in range(self.size)]
@@ -40,7 +40,7 @@ class Mwms:
             tf.config.set_visible_devices(mine, "GPU")
             tf.config.experimental.set_memory_growth(mine, True)
         way = "NCCL" if gpus else "RING"
-        self.moved_by = "nccl" if gpus else "grpc"
+        self.transport = "nccl" if gpus else "grpc"
         communication = tf.distribute.experimental.CommunicationOptions(
             implementation=tf.distribute.experimental.CommunicationImplementation[way]
         )
@@ -55,13 +55,13 @@ class Mwms:
         # Traced once for a shape; the strategy's own `gather` is traced anew in every call.
         self._gathered = tf.function(lambda row: self._strategy.run(of_a_replica, args=(row,)))
 
-    def part(self, work: Work) -> tf.data.Dataset:
-        return every_size_th(work, self.rank, self.size)
+    def part(self, workload: Workload) -> tf.data.Dataset:
+        return every_size_th(workload, self.rank, self.size)
 
-    def train(self, work: Work, data: tf.data.Dataset, pace: Pace) -> keras.Model:
+    def train(self, workload: Workload, data: tf.data.Dataset, pace: Pace) -> keras.Model:
         strategy = self._strategy
         with strategy.scope():
-            model, optimizer = work.model_and_optimizer()
+            model, optimizer = workload.model_and_optimizer()
             # Keras' own mean under a strategy divides by a float32 number of replicas.
             loss_of = cross_entropy(reduction=None)
             optimizer.build(model.trainable_variables)
@@ -80,7 +80,7 @@ class Mwms:
         loop(step, iter(dealt), pace)
         return model
 
-    def messages(self, model: keras.Model) -> int | None:
+    def allreduces_per_step(self, model: keras.Model) -> int | None:
         return None  # the strategy packs them as it likes
 
     def gather(self, values: NDArray[Any]) -> NDArray[Any]:

@@ -1,13 +1,13 @@
-"""How long it takes from a command to the first step: bare starters against `hvdtools launch`.
+"""How long it takes from a command to the first step: bare launchers against `hvdtools launch`.
 
-    python benchmarks/launch_time.py [--rounds 7] [--hosts 2] [--ranks-per-host 2]
+    python benchmarks/launch_time.py [--repeats 7] [--hosts 2] [--ranks-per-host 2]
 
 Needs what tests/support/bed/bed.py needs (Linux, root, Slurm, sshd): it brings up hosts and a
 Slurm of its own on this machine, and takes them away. Every pair starts the same program, which
 trains a small model through hvdtools.torch, with the same Python on the same hosts; the two take
 turns within each round. The clock begins just before the command is started and ends when rank 0
-has done its first step, by the same clock. Prints one line a pair: medians over rounds, smallest
-and largest, and the median of the rounds' ratios.
+has done its first step, by the same clock. Prints one line a pair: medians over repeats, smallest
+and largest, and the median of the repeats' ratios.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if topology.rank == 0:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two commands that start the same job: the starter's own, and ours."""
+    """Two commands that start the same job: the launcher's own, and ours."""
 
     name: str
     bare: tuple[str, ...]
@@ -67,7 +67,7 @@ def pairs(program: str, hosts: Sequence[str], ranks_per_host: int) -> list[Pair]
         Pair(
             "mpirun over ssh",
             mpirun,
-            (*launch, "--hosts", slots, "--with", "mpirun", "--", python, program),
+            (*launch, "--hosts", slots, "--launcher", "mpirun", "--", python, program),
         ),
         Pair(
             "srun in an allocation",
@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--ranks-per-host", type=int, default=2)
     asked = parser.parse_args()
@@ -135,7 +135,7 @@ def main() -> None:
         todo = pairs(str(program), hosts, asked.ranks_per_host)
         took: dict[str, tuple[list[float], list[float]]] = {each.name: ([], []) for each in todo}
         for number in range(
-            asked.rounds + 1
+            asked.repeats + 1
         ):  # the first, which fills the disk's cache, is left out
             for pair in todo:
                 both = [(0, pair.bare), (1, pair.ours)]

@@ -3,7 +3,7 @@
     hvdtools launch -n 2 -- python benchmarks/proof_cost.py --model transformer
 
 Trains the same model in turns: without the proof, with the proof in every step
-(`check_every=1`), and with a weight in every pass. Turns change in every round,
+(`check_every=1`), and with a weight in every pass. InterleavedBlocks change in every round,
 so that a drift of the machine falls on all. Rank 0 prints a line for each: the
 median and the quartiles over rounds of the slowest rank's time a step, what it
 takes more than plain training in the same round, and for the proof the share of

@@ -18,14 +18,14 @@ class Engine(Protocol):
 
     Attributes:
         name: As --engine has it.
-        moved_by: What carries the gradients.
+        transport: What carries the gradients.
         rank, size: This process among all, and how many there are.
         device: Where this rank trains.
         takes_channels_last: False if it needs contiguous weights.
     """
 
     name: str
-    moved_by: str
+    transport: str
     rank: int
     size: int
     device: torch.device
@@ -37,7 +37,7 @@ class Engine(Protocol):
     def shard(self, loader: Loader, seed: int) -> Loader:
         """A loader of this rank's part, with equally many steps on every rank."""
 
-    def messages(self, model: nn.Module) -> int | None:
+    def allreduces_per_step(self, model: nn.Module) -> int | None:
         """All-reduces in a step of the prepared model; None if it does not say."""
 
     def gather(self, values: Sequence[float]) -> Rows:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 import torch
-from horovod_moves import moved_by
+from horovod_moves import transport
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch_data import Loader, dealt
@@ -42,7 +42,7 @@ class Hvdtools:
         self._hvt = hvt
         self.rank, self.size = topology.rank, topology.size
         self.device = this_device()
-        self.moved_by = moved_by(hvd, "torch", on_gpu=self.device.type == "cuda")
+        self.transport = transport(hvd, "torch", on_gpu=self.device.type == "cuda")
         self.gather = gather_by_horovod
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prepared:
@@ -51,7 +51,7 @@ class Hvdtools:
     def shard(self, loader: Loader, seed: int) -> Loader:
         return self._hvt.shard(loader, seed=seed)
 
-    def messages(self, model: nn.Module) -> int | None:
+    def allreduces_per_step(self, model: nn.Module) -> int | None:
         """Its buckets. One rank alone has nobody to send them to."""
         from hvdtools.torch.gradients.buckets import plan_buckets
 
@@ -82,7 +82,7 @@ class Horovod:
         self._hvd = hvd
         self.rank, self.size = topology.rank, topology.size
         self.device = this_device()
-        self.moved_by = moved_by(hvd, "torch", on_gpu=self.device.type == "cuda")
+        self.transport = transport(hvd, "torch", on_gpu=self.device.type == "cuda")
         self.gather = gather_by_horovod
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prepared:
@@ -98,7 +98,7 @@ class Horovod:
     def shard(self, loader: Loader, seed: int) -> Loader:
         return dealt(loader, self.rank, self.size, seed)
 
-    def messages(self, model: nn.Module) -> int | None:
+    def allreduces_per_step(self, model: nn.Module) -> int | None:
         """Its gradients, each by itself; Horovod may fuse some. None go anywhere from one rank."""
         trained = sum(each.requires_grad for each in model.parameters())
         return trained if self.size > 1 else 0
@@ -113,7 +113,7 @@ class Ddp:
     def __init__(self) -> None:
         self.rank, self.size = place_of_this_rank()
         self.device = this_device()
-        self.moved_by = "nccl" if self.device.type == "cuda" else "gloo"
+        self.transport = "nccl" if self.device.type == "cuda" else "gloo"
         meet()
         self.gather = gather_by_torch
 
@@ -124,7 +124,7 @@ class Ddp:
     def shard(self, loader: Loader, seed: int) -> Loader:
         return dealt(loader, self.rank, self.size, seed)
 
-    def messages(self, model: nn.Module) -> int | None:
+    def allreduces_per_step(self, model: nn.Module) -> int | None:
         """Its buckets, which it makes anew after its first steps; a single rank sends them too."""
         assert isinstance(model, DistributedDataParallel)
         said = model._get_ddp_logging_data()
@@ -134,7 +134,8 @@ class Ddp:
 class Alone:
     """No communication within the steps: every rank trains for itself, the ideal of all others."""
 
-    name = moved_by = "none"
+    name = "no_comm"
+    transport = "none"
     takes_channels_last = True
 
     def __init__(self) -> None:
@@ -148,7 +149,7 @@ class Alone:
     def shard(self, loader: Loader, seed: int) -> Loader:
         return dealt(loader, self.rank, self.size, seed)
 
-    def messages(self, model: nn.Module) -> int | None:
+    def allreduces_per_step(self, model: nn.Module) -> int | None:
         return 0
 
 
@@ -157,7 +158,7 @@ ENGINES: dict[str, type[Engine]] = {
     "hvdtools": Hvdtools,
     "horovod": Horovod,
     "ddp": Ddp,
-    "none": Alone,
+    "no_comm": Alone,
 }
 
 

@@ -16,17 +16,22 @@ from torch_engine import Engine
 from torch_engines import spokesman, start
 from torch_memory import rehearse
 from torch_models import MODELS
-from torch_training import Trainer, Work, trained
+from torch_training import Trainer, Workload, trained
 
+from hvdtools.bench.interleave import (
+    InterleavedBlocks,
+    StoppingRule,
+    interleaved_blocks,
+    stopping_rule_of,
+)
 from hvdtools.bench.measured import PHASES, Training, to_table
-from hvdtools.bench.turns import Stopping, Turns, stopping_of, take_turns
 
 # Of one rank, where nothing is said. On noise it has only to keep the numbers finite.
 LR_OF_DIGITS, LR_OF_OTHERS = 0.03, 1e-4
 SAY_EVERY_S = 2.0
 
 
-def work_of(options: argparse.Namespace, engine: Engine) -> Work:
+def work_of(options: argparse.Namespace, engine: Engine) -> Workload:
     """What the options say is to be trained."""
     model = MODELS[options.model]
     # Of weights and inputs; under bfloat16 autocast casts what gains by it.
@@ -39,7 +44,7 @@ def work_of(options: argparse.Namespace, engine: Engine) -> Work:
     data = make(
         model.reads, options.data, options.batch_size, engine.device, dtype, options.workers, seed
     )
-    return Work(
+    return Workload(
         model=model,
         data=data,
         dtype=dtype,
@@ -50,15 +55,15 @@ def work_of(options: argparse.Namespace, engine: Engine) -> Work:
     )
 
 
-def trainers_of(engines: Sequence[Engine], work: Work) -> dict[str, Trainer]:
+def trainers_of(engines: Sequence[Engine], workload: Workload) -> dict[str, Trainer]:
     """A trainer for each engine, by its name."""
     speaker = spokesman(engines)
-    loader, shared = work.data.training, None
-    if work.steps and isinstance(loader, DataLoader) and loader.num_workers:
+    loader, shared = workload.data.training, None
+    if workload.steps and isinstance(loader, DataLoader) and loader.num_workers:
         # Loaders of their own would fill up while another engine has its turn, and then seem fast.
-        shared = for_ever(speaker.shard(loader, work.seed))
+        shared = for_ever(speaker.shard(loader, workload.seed))
     return {
-        engine.name: Trainer(engine, work, lambda: _meet(speaker), shared) for engine in engines
+        engine.name: Trainer(engine, workload, lambda: _meet(speaker), shared) for engine in engines
     }
 
 
@@ -66,12 +71,12 @@ def _meet(speaker: Engine) -> None:
     speaker.gather([0.0])
 
 
-def rule_of(options: argparse.Namespace) -> Stopping:
+def rule_of(options: argparse.Namespace) -> StoppingRule:
     """When it is over: after exactly so many epochs, or as the options of turns say."""
     if not options.epochs:
-        return stopping_of(options)
+        return stopping_rule_of(options)
     counted = options.epochs - options.warmup_epochs
-    return Stopping(0.0, math.inf, counted, counted, options.warmup_epochs)
+    return StoppingRule(0.0, math.inf, counted, counted, options.warmup_epochs)
 
 
 def told(trainer: Trainer, options: argparse.Namespace) -> Callable[[], float]:
@@ -95,36 +100,36 @@ def told(trainer: Trainer, options: argparse.Namespace) -> Callable[[], float]:
 
 
 def measured(
-    trainer: Trainer, turns: Turns, options: argparse.Namespace, speaker: Engine
+    trainer: Trainer, interleaved: InterleavedBlocks, options: argparse.Namespace, speaker: Engine
 ) -> Training:
     """What was measured of one engine; the same on every rank but for the accuracy."""
-    engine, work = trainer.engine, trainer.work
-    blocks, steps = turns.rank_block_s[engine.name], trainer.steps_per_block
+    engine, workload = trainer.engine, trainer.workload
+    blocks, steps = interleaved.rank_block_s[engine.name], trainer.steps_per_block
     mine = [*trainer.phases_s(len(blocks)), float(trainer.peak_memory_bytes)]
     *phases_s, peaks = zip(*speaker.gather(mine), strict=True)
     digests = speaker.gather(trainer.digest())
-    compares = engine.size > 1 and engine.name != "none"
+    compares = engine.size > 1 and engine.name != "no_comm"
     return Training(
         engine=engine.name,
-        moved_by=engine.moved_by,
+        transport=engine.transport,
         device=engine.device.type,
         model=options.model,
         data=options.data,
         precision=options.precision,
         batch_per_rank=options.batch_size,
         threads_per_rank=torch.get_num_threads(),
-        lr=work.lr,
+        lr=workload.lr,
         parameters=sum(weight.numel() for weight in trained(trainer.model)),
         gradient_bytes=sum(each.numel() * each.itemsize for each in trained(trainer.model)),
-        messages=engine.messages(trainer.prepared),
+        allreduces_per_step=engine.allreduces_per_step(trainer.prepared),
         steps_per_block=steps,
-        block_s=tuple(turns.slowest_s(engine.name)),
+        block_s=tuple(interleaved.slowest_s(engine.name)),
         rank_step_s=tuple(
             statistics.median(seconds) / steps for seconds in zip(*blocks, strict=True)
         ),
         phase_s=dict(zip(PHASES, phases_s, strict=True)),
         peak_memory_bytes=tuple(int(peak) for peak in peaks),
-        stopped_by=turns.stopped_by,
+        stopped_by=interleaved.stopped_by,
         accuracy=trainer.accuracy() if options.epochs else None,
         in_sync=all(digest == digests[0] for digest in digests) if compares else None,
     )
@@ -134,20 +139,20 @@ def measure(options: argparse.Namespace) -> None:
     """Train with each engine in turn; rank 0 prints and writes what came of it."""
     engines = start(options.engine)
     speaker = spokesman(engines)
-    work = work_of(options, speaker)
+    workload = work_of(options, speaker)
     first = speaker.rank == 0
     for engine in engines if first else ():
-        kept = engine.takes_channels_last or not work.model.channels_last
+        kept = engine.takes_channels_last or not workload.model.channels_last
         print(
-            f"{engine.name} over {engine.moved_by}, {engine.size} rank(s): lr {work.lr:g}"
+            f"{engine.name} over {engine.transport}, {engine.size} rank(s): lr {workload.lr:g}"
             + ("" if kept else "; contiguous, since it does not take weights channels-last"),
             flush=True,
         )
-    rehearse(speaker.device, work.model.optimizer)
-    trainers = trainers_of(engines, work)
+    rehearse(speaker.device, workload.model.optimizer)
+    trainers = trainers_of(engines, workload)
     blocks = {name: told(trainer, options) for name, trainer in trainers.items()}
-    turns = take_turns(blocks, rule_of(options), speaker.gather)
-    results = [measured(trainer, turns, options, speaker) for trainer in trainers.values()]
+    interleaved = interleaved_blocks(blocks, rule_of(options), speaker.gather)
+    results = [measured(trainer, interleaved, options, speaker) for trainer in trainers.values()]
     if not first:
         return
     for result in results:

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from hvdtools.cpus import fair_threads_of_siblings
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 Rows = list[list[float]]
 
@@ -24,7 +24,7 @@ def had_a_group() -> bool:
 
 def place_of_this_rank() -> tuple[int, int]:
     """(rank, size), from whoever started this process; takes its own GPU, or its share of CPUs."""
-    place = promised(os.environ)
+    place = read_launch_environment(os.environ)
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if "OMP_NUM_THREADS" not in os.environ:
@@ -60,7 +60,7 @@ def gather_by_horovod(values: Sequence[float]) -> Rows:
 
 def gather_by_torch(values: Sequence[float]) -> Rows:
     """The same through torch.distributed's Gloo; a single rank is its own answer."""
-    place = promised(os.environ)
+    place = read_launch_environment(os.environ)
     if place.size == 1:
         return [list(values)]
     meet()
@@ -74,7 +74,7 @@ def meet() -> None:
     """Make the job's process group at MASTER_ADDR:MASTER_PORT, once."""
     if dist.is_initialized():
         return
-    place = promised(os.environ)
+    place = read_launch_environment(os.environ)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, rank=place.rank, world_size=place.size)
     global _had_a_group

@@ -22,7 +22,7 @@ from hvdtools.errors import HvdtoolsError
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What every engine of a job trains.
 
     Attributes:
@@ -60,11 +60,11 @@ class Trainer:
     def __init__(
         self,
         engine: Engine,
-        work: Work,
+        workload: Workload,
         begin_together: Callable[[], None],
         shared: Iterator[Batch] | None = None,
     ) -> None:
-        self.engine, self.work = engine, work
+        self.engine, self.workload = engine, workload
         self.blocks: list[tuple[int, list[float]]] = []
         self.peak_memory_bytes = 0
         self._begin_together, self._shared = begin_together, shared
@@ -83,26 +83,26 @@ class Trainer:
         return seconds
 
     def _build(self) -> TrainingStep:
-        torch.manual_seed(self.work.seed)
-        work, engine = self.work, self.engine
-        self.channels_last = work.model.channels_last and engine.takes_channels_last
+        torch.manual_seed(self.workload.seed)
+        workload, engine = self.workload, self.engine
+        self.channels_last = workload.model.channels_last and engine.takes_channels_last
         with engine.device:  # a GPU draws hundreds of millions of weights much faster
-            model = work.model.make()
-        model = model.to(engine.device, work.dtype)
+            model = workload.model.make()
+        model = model.to(engine.device, workload.dtype)
         if self.channels_last:
             # torch's own overloads know no module with a memory format alone.
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = work.model.optimizer(model.parameters(), work.lr, engine.device)
+        optimizer = workload.model.optimizer(model.parameters(), workload.lr, engine.device)
         self.model = model
         self.prepared, optimizer = engine.prepare(model, optimizer)
-        self._training = self._share_of(work.data.training)
+        self._training = self._share_of(workload.data.training)
         return TrainingStep(
             self.prepared,
             optimizer,
             self._shared or for_ever(self._training),
             engine.device,
             channels_last=self.channels_last,
-            bfloat16=work.bfloat16,
+            bfloat16=workload.bfloat16,
         )
 
     def _share_of(self, training: Loader | FixedBatch) -> Loader | FixedBatch:
@@ -112,18 +112,18 @@ class Trainer:
             return FixedBatch(
                 *on_device(batch, self.engine.device, channels_last=self.channels_last)
             )
-        return training if self._shared else self.engine.shard(training, self.work.seed)
+        return training if self._shared else self.engine.shard(training, self.workload.seed)
 
     def _timed(self, step: TrainingStep) -> float:
         device = self.engine.device
-        if self.work.steps is None:
+        if self.workload.steps is None:
             self._begin_epoch()
         wait_for_device(device)
         self._begin_together()
         begun_s = time.perf_counter()
-        if self.work.steps is None:
+        if self.workload.steps is None:
             step.batches = iter(self._training)  # which starts whatever loads them
-        steps = run_steps(step, self._clock, self.work.steps)
+        steps = run_steps(step, self._clock, self.workload.steps)
         wait_for_device(device)
         seconds = time.perf_counter() - begun_s
         if not steps:
@@ -158,7 +158,7 @@ class Trainer:
 
     def accuracy(self) -> float | None:
         """The share of all test images that the model names rightly; None without a test set."""
-        test = self.work.data.test
+        test = self.workload.data.test
         if test is None:
             return None
         inputs, targets = on_device(test, self.engine.device, channels_last=self.channels_last)

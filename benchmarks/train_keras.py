@@ -8,7 +8,7 @@ What makes it a Horovod job are four calls, all in the class `Hvdtools` of
 keras_engines.py: `hvt.init()`, `hvt.prepare(optimizer)`, `hvt.shard(data)` and
 `hvt.callbacks(...)`. Beside it are `Horovod`, plain Horovod in a loop of its own;
 `Mwms` in keras_strategy.py, TensorFlow's own MultiWorkerMirroredStrategy, the
-yardstick; and `Alone`, whose ranks send nothing.
+baseline; and `Alone`, whose ranks send nothing.
 
 With --epochs a block is an epoch, and the test images are named afterwards;
 without, blocks of --steps steps go on until their median is known. Rank 0 prints
@@ -28,11 +28,12 @@ from colour_images import DATA, Images, load
 from keras_model import MODELS
 from keras_start import check_meeting_point, set_environment
 
-from hvdtools.bench import turns
-from hvdtools.bench.engines import FAMILIES
+from hvdtools.bench import interleave
+from hvdtools.bench.engines import FAMILIES, RENAMED_ENGINES
 from hvdtools.bench.measured import to_table
 from hvdtools.errors import HvdtoolsError, unknown_name
-from hvdtools.topology import promised
+from hvdtools.renamed import new_name
+from hvdtools.topology import read_launch_environment
 
 ENGINES = FAMILIES["keras"].program_engines
 PRECISIONS = ("float32", "float64", "bfloat16")
@@ -41,7 +42,7 @@ STEPS = 10
 
 def one_engine(text: str) -> str:
     """The name of an engine, for argparse."""
-    names = text.split(",")
+    names = [new_name("engine", name, RENAMED_ENGINES) for name in text.split(",")]
     for name in names:
         if name not in ENGINES:
             raise argparse.ArgumentTypeError(str(unknown_name("engine", name, ENGINES)))
@@ -50,7 +51,7 @@ def one_engine(text: str) -> str:
             f"{text} are several, and TensorFlow's strategies and Horovod cannot share a process: "
             "give one, and start a job for each."
         )
-    return text
+    return names[0]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -68,7 +69,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, help="of training, warm-up and all; a block is one")
     parser.add_argument("--warmup-epochs", type=int, default=1, help="first ones, not counted [1]")
     parser.add_argument("--steps", type=int, help=f"in a block without --epochs [{STEPS}]")
-    turns.add_options(parser)
+    interleave.add_options(parser)
     parser.add_argument(
         "--lr", type=float, default=1e-3, help="of one rank; times the ranks [0.001]"
     )
@@ -117,7 +118,7 @@ def images_for(options: argparse.Namespace) -> tuple[Images, Images] | None:
     if MODELS[options.model].batch is not None:
         return None
     training, test = load(options.data)
-    ranks = promised(os.environ).size
+    ranks = read_launch_environment(os.environ).size
     if len(training) < options.batch_size * ranks:
         raise HvdtoolsError(
             f"{ranks} batches of {options.batch_size} are more than the {len(training)} training "

@@ -7,10 +7,10 @@ By hand, in any launcher:
 What makes a script a Horovod job are three calls, all in the class `Hvdtools`
 of torch_engines.py: `hvt.init()`, `hvt.prepare(model, optimizer)` and
 `hvt.shard(loader)`. The classes beside it do the same with plain Horovod and
-with PyTorch's own DistributedDataParallel, the yardstick, and `Alone` averages
+with PyTorch's own DistributedDataParallel, the baseline, and `Alone` averages
 nothing. The training step in torch_steps.py knows none of them.
 
-Several engines of one job (--engine hvdtools,ddp,none) train one model each and
+Several engines of one job (--engine hvdtools,ddp,no_comm) train one model each and
 take turns, block by block. With --epochs a block is an epoch; without, it is so
 many --steps, and blocks go on until their median is known. Rank 0 prints how it
 goes and, with --result, appends one JSON line for each engine. METHOD.md says
@@ -28,10 +28,11 @@ from pathlib import Path
 from rank_exit import leave
 from torch_models import MODELS, check_data, names
 
-from hvdtools.bench.engines import FAMILIES
-from hvdtools.bench.turns import add_options
+from hvdtools.bench.engines import FAMILIES, RENAMED_ENGINES
+from hvdtools.bench.interleave import add_options
 from hvdtools.errors import HvdtoolsError, unknown_name
-from hvdtools.topology import promised
+from hvdtools.renamed import new_name
+from hvdtools.topology import read_launch_environment
 
 ENGINES = FAMILIES["torch"].program_engines
 PRECISIONS = ("float32", "float64", "bfloat16")
@@ -67,7 +68,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """Raise for what cannot be trained; makes a list of the engines and settles the data."""
-    options.engine = options.engine.split(",")
+    options.engine = [new_name("engine", n, RENAMED_ENGINES) for n in options.engine.split(",")]
     for name in options.engine:
         if name not in ENGINES:
             raise unknown_name("engine", name, ENGINES)
@@ -100,10 +101,12 @@ def check_meeting_point(engines: Sequence[str]) -> None:
     Raises:
         HvdtoolsError: Nobody said where.
     """
-    needed = "ddp" in engines or (list(engines) == ["none"] and promised(os.environ).size > 1)
+    needed = "ddp" in engines or (
+        list(engines) == ["no_comm"] and read_launch_environment(os.environ).size > 1
+    )
     if needed and not {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         raise HvdtoolsError(
-            "The engine ddp, and none on several ranks without a Horovod engine beside it, meet at "
+            "ddp, and no_comm on several ranks without a Horovod engine alongside, meet at "
             "MASTER_ADDR:MASTER_PORT: set both, the same on every rank."
         )
 

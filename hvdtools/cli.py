@@ -8,8 +8,8 @@ import typer
 
 from hvdtools import __version__
 from hvdtools.bench.command import bench
+from hvdtools.build.command import build
 from hvdtools.doctor.command import doctor
-from hvdtools.engine.command import build
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.command import launch
 
@@ -43,7 +43,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; an error that the user can mend is one sentence and exit code 2."""
+    """Run the command; an error that the user can fix is one sentence and exit code 2."""
     try:
         app()
     except HvdtoolsError as error:

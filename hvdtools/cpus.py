@@ -32,18 +32,18 @@ def quota_cpus(cpu_max: Path = _CGROUP_V2) -> float | None:
     return None if allowed == "max" else int(allowed) / int(period)
 
 
-def fair_threads(mine: frozenset[int], neighbours: list[frozenset[int]]) -> int:
+def fair_threads(mine: frozenset[int], cpus_of_ranks: list[frozenset[int]]) -> int:
     """Threads for this rank so that the ranks of a node do not fight over cores.
 
     Args:
         mine: The CPUs of this rank.
-        neighbours: The CPUs of every rank on this node, this one included.
+        cpus_of_ranks: The CPUs of every rank on this node, this one included.
 
     Returns:
         This rank's share of its own CPUs, at least 1: all of them where the
         launcher bound each rank to its own, a part where ranks share.
     """
-    sharing = sum(1 for cpus in neighbours if cpus & mine)
+    sharing = sum(1 for cpus in cpus_of_ranks if cpus & mine)
     cores: float = len(mine)
     quota = quota_cpus()
     if quota is not None:
@@ -54,7 +54,7 @@ def fair_threads(mine: frozenset[int], neighbours: list[frozenset[int]]) -> int:
 def fair_threads_of_siblings(local_size: int) -> int:
     """`fair_threads` for a framework that fixes its threads before ranks can talk.
 
-    A rank on fewer CPUs than its parent was bound by the starter, and has its
+    A rank on fewer CPUs than its parent was bound by the launcher, and has its
     part of the parent's; one on as many shares them with the ranks of its node.
     """
     mine = usable_cpus()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class HvdtoolsError(Exception):
-    """Something the user can mend.
+    """Something the user can fix.
 
     The message is one clear sentence that says what is wrong and what to do.
     The command prints it without a traceback and exits with code 2; a training

@@ -31,11 +31,11 @@ class Topology:
 
 
 @dataclass(frozen=True)
-class Promise:
+class LaunchEnvironment:
     """What the launcher told this process in its environment, before Horovod speaks.
 
     Attributes:
-        starter: Who set the variables, in words ("horovodrun", "srun").
+        launcher: Who set the variables, in words ("horovodrun", "srun").
         rank, size, local_rank, local_size: As in `Topology`.
         serves_mpi: True if Open MPI's own mpirun started the ranks, whose start-up
             protocol a Horovod with the MPI controller joins.
@@ -45,7 +45,7 @@ class Promise:
             for (``HVDTOOLS_SIZE``, ``HVDTOOLS_NODES``); None where nobody said.
     """
 
-    starter: str
+    launcher: str
     rank: int
     size: int
     local_rank: int
@@ -56,16 +56,16 @@ class Promise:
     expect_nodes: int | None = None
 
 
-ALONE = Promise("nobody", 0, 1, 0, 1, serves_mpi=False)
+ALONE = LaunchEnvironment("nobody", 0, 1, 0, 1, serves_mpi=False)
 
 # Beside the variables that the rendezvous set for Horovod: where its meeting point is.
 MET = "HVDTOOLS_MET"
 
 
-def promised(environ: Mapping[str, str]) -> Promise:
+def read_launch_environment(environ: Mapping[str, str]) -> LaunchEnvironment:
     """Read the rank variables of whoever started this process.
 
-    The innermost starter counts, since it started the most processes: torchrun
+    The innermost launcher counts, since it started the most processes: torchrun
     once a node under srun, an mpirun whose daemons srun started. Where none is
     found this process is alone: rank 0 of 1. So is a batch script, which sees the
     job's variables but is not a step of it.
@@ -74,7 +74,7 @@ def promised(environ: Mapping[str, str]) -> Promise:
         HvdtoolsError: The variables are incomplete or no numbers. Going on would
             train as many separate models as there are ranks.
     """
-    found = _starter(environ)
+    found = _launcher(environ)
     return replace(
         found,
         expect_size=_number(environ, "HVDTOOLS_SIZE"),
@@ -82,7 +82,7 @@ def promised(environ: Mapping[str, str]) -> Promise:
     )
 
 
-def _starter(environ: Mapping[str, str]) -> Promise:
+def _launcher(environ: Mapping[str, str]) -> LaunchEnvironment:
     if "HOROVOD_RANK" in environ and not _were_set_by_the_rendezvous(environ):
         return _promise(environ, "horovodrun", "HOROVOD_", brings_meeting_point=True)
     if all(name in environ for name in _TORCHRUN):
@@ -117,19 +117,19 @@ _FIELDS = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
 
 def _promise(
     environ: Mapping[str, str],
-    starter: str,
+    launcher: str,
     names: str | tuple[str, ...],
     *,
     serves_mpi: bool = False,
     brings_meeting_point: bool = False,
-) -> Promise:
+) -> LaunchEnvironment:
     """`names` are the variables of rank, size, local rank and local size, or their prefix."""
     if isinstance(names, str):
         names = tuple(names + field for field in _FIELDS)
     missing = [name for name in names if name not in environ]
     if missing:
         raise HvdtoolsError(
-            f"{starter} set {_first_set(names, environ)} but not {', '.join(missing)}: start the "
+            f"{launcher} set {_first_set(names, environ)} but not {', '.join(missing)}: start the "
             "job with `hvdtools launch`, which sets all of them."
         )
     try:
@@ -137,10 +137,12 @@ def _promise(
     except ValueError:
         shown = ", ".join(f"{name}={environ[name]!r}" for name in names)
         raise HvdtoolsError(
-            f"{starter}'s rank variables are not whole numbers ({shown}): unset them or "
+            f"{launcher}'s rank variables are not whole numbers ({shown}): unset them or "
             "start the job with `hvdtools launch`."
         ) from None
-    return Promise(starter, rank, size, local_rank, local_size, serves_mpi, brings_meeting_point)
+    return LaunchEnvironment(
+        launcher, rank, size, local_rank, local_size, serves_mpi, brings_meeting_point
+    )
 
 
 def _first_set(names: tuple[str, ...], environ: Mapping[str, str]) -> str:
@@ -156,23 +158,23 @@ def _number(environ: Mapping[str, str], name: str) -> int | None:
     return int(value)
 
 
-def _hydra(environ: Mapping[str, str]) -> Promise:
+def _hydra(environ: Mapping[str, str]) -> LaunchEnvironment:
     """The mpirun of MPICH and of Intel MPI, which is MPICH's too."""
-    starter = "mpirun (MPICH or Intel MPI)"
+    launcher = "mpirun (MPICH or Intel MPI)"
     if "PMI_RANK" not in environ:
         raise HvdtoolsError(
-            f"{starter} was called with -pmi-port, and then tells ranks their numbers only through "
-            "an MPI library: leave that option out."
+            f"{launcher} was called with -pmi-port, and then tells ranks their numbers only "
+            "through an MPI library: leave that option out."
         )
     names = ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS")
-    return _promise(environ, starter, names)
+    return _promise(environ, launcher, names)
 
 
 # What a batch script's own step is called, where Slurm gives it a number at all.
 _BATCH_STEPS = ("batch", "4294967291")
 
 
-def _slurm(environ: Mapping[str, str]) -> Promise:
+def _slurm(environ: Mapping[str, str]) -> LaunchEnvironment:
     """A step of srun's. Without a step's variables it is a batch script or a shell.
 
     SLURM_NTASKS and SLURM_TASKS_PER_NODE are the job's and do not count here: a step

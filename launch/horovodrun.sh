@@ -5,7 +5,8 @@
 #   NP=4 launch/horovodrun.sh python train.py --lr 0.1
 #
 # --oversubscribe before the program allows more ranks than CPU cores. This is the saved form of
-# what `hvdtools launch --with horovodrun` runs; a test holds the two equal. Edit it for your site.
+# what `hvdtools launch --launcher horovodrun` runs; a test holds the two equal. Edit it for your
+# site.
 # (Over ssh use `hvdtools launch --hosts` or mpirun.sh: when horovodrun is stopped, nobody stops the
 # ranks that it started on other hosts, and the command puts a watch over each of them.)
 set -euo pipefail

@@ -7,7 +7,7 @@
 #
 # Before the program: -n N (or NP=N; with --hosts all slots are taken), --hosts NAME:SLOTS,...,
 # --interface eth0 for the network to use, --oversubscribe for more ranks than CPU cores here.
-# This is the saved form of what `hvdtools launch --with mpirun` runs; a test holds the two equal.
+# This is the saved form of what `hvdtools launch --launcher mpirun` runs; a test holds the two equal.
 # (Over ssh the command also puts a watch over each rank, which tells its exit code.) Edit it for
 # your site.
 set -euo pipefail
@@ -38,7 +38,7 @@ done
 nodes=1
 if [[ -n $hosts ]]; then
     [[ $hosts =~ ^[A-Za-z0-9_.@-]+:[1-9][0-9]*(,[A-Za-z0-9_.@-]+:[1-9][0-9]*)*$ ]] ||
-        stop "--hosts '$hosts' is no list of hosts and slots: write A:4,B:4."
+        stop "--hosts '$hosts' is not a list of hosts and slots: write A:4,B:4."
     slots=0
     nodes=0
     IFS=, read -ra each <<<"$hosts"

@@ -26,11 +26,11 @@ from __future__ import annotations
 BYTES_IN_GB = 1e9
 
 
-def alg_gb_per_s(message_bytes: int, seconds: float) -> float:
+def algbw_gb_per_s(message_bytes: int, seconds: float) -> float:
     """Algorithm bandwidth of one all-reduce in GB/s: the message's bytes over the time."""
     return message_bytes / seconds / BYTES_IN_GB
 
 
-def bus_gb_per_s(message_bytes: int, seconds: float, ranks: int) -> float:
+def busbw_gb_per_s(message_bytes: int, seconds: float, ranks: int) -> float:
     """Bus bandwidth of one all-reduce in GB/s, 2 (N - 1) / N of the algorithm's; see above."""
-    return alg_gb_per_s(message_bytes, seconds) * 2 * (ranks - 1) / ranks
+    return algbw_gb_per_s(message_bytes, seconds) * 2 * (ranks - 1) / ranks

@@ -1,10 +1,10 @@
-"""95 % intervals of what was measured in blocks, in rounds: a cluster bootstrap.
+"""95 % intervals of what was measured in blocks, in repeats: a cluster bootstrap.
 
-Blocks of one job share its luck (where it was put, who else was there), so rounds
-are drawn first, with replacement, and then blocks within each drawn round
+Blocks of one job share its luck (where it was put, who else was there), so repeats
+are drawn first, with replacement, and then blocks within each drawn repeat
 (Davison and Hinkley, Bootstrap Methods and Their Application, 1997, section 3.8).
 A bootstrap of few values is too narrow: its spread is by sqrt((n-1)/n) too small and knows
-nothing of the uncertainty of the spread itself. Both are mended as Hesterberg says (What
+nothing of the uncertainty of the spread itself. Both are fixed as Hesterberg says (What
 Teachers Should Know About the Bootstrap, The American Statistician 69(4), 2015,
 section 3.2): by sqrt(n/(n-1)), and by Student's t in the place of the normal quantile.
 """
@@ -22,8 +22,8 @@ from scipy.special import ndtri, stdtrit
 from hvdtools.bench.interval import LEVEL, Span
 
 Floats = NDArray[np.float64]
-# Logarithms of one round's blocks: a rate's alone, or those above and those below a ratio.
-Round = tuple[Floats] | tuple[Floats, Floats]
+# Logarithms of one repeat's blocks: a rate's alone, or those above and those below a ratio.
+Repeat = tuple[Floats] | tuple[Floats, Floats]
 
 DRAWS = 2000
 _SEED = 2000
@@ -35,10 +35,10 @@ class Draws:
     """What was measured, and what might have been, in logarithms.
 
     Attributes:
-        middle: The mean over rounds of the median of their blocks; for a ratio, of the
+        middle: The mean over repeats of the median of their blocks; for a ratio, of the
             medians' difference.
         values: The same of each draw, spread out by sqrt(n/(n-1)); NaN where one block is all.
-        units: Of which independent values there are n: rounds, or the blocks of a single round.
+        units: Of which independent values there are n: repeats, or the blocks of a single repeat.
     """
 
     middle: float
@@ -56,21 +56,21 @@ def generator() -> np.random.Generator:
     return np.random.default_rng(_SEED)
 
 
-def resample(rounds: Sequence[Round], random: np.random.Generator, draws: int = DRAWS) -> Draws:
-    """Draw rounds, then blocks within the drawn rounds.
+def resample(repeats: Sequence[Repeat], random: np.random.Generator, draws: int = DRAWS) -> Draws:
+    """Draw repeats, then blocks within the drawn repeats.
 
     Raises:
-        ValueError: There are no rounds.
+        ValueError: There are no repeats.
     """
-    if not rounds:
-        raise ValueError("there are no rounds to draw from")
-    chosen = random.integers(len(rounds), size=(draws, len(rounds)))
+    if not repeats:
+        raise ValueError("there are no repeats to draw from")
+    chosen = random.integers(len(repeats), size=(draws, len(repeats)))
     drawn = np.empty(chosen.shape)
-    for number, blocks in enumerate(rounds):
+    for number, blocks in enumerate(repeats):
         places = chosen == number
         drawn[places] = _drawn_statistic(blocks, int(places.sum()), random)
-    middle = float(np.mean([_statistic(blocks) for blocks in rounds]))
-    units = len(rounds) if len(rounds) > 1 else min(len(part) for part in rounds[0])
+    middle = float(np.mean([_statistic(blocks) for blocks in repeats]))
+    units = len(repeats) if len(repeats) > 1 else min(len(part) for part in repeats[0])
     wider = math.sqrt(units / (units - 1)) if units > 1 else math.nan
     return Draws(middle, middle + wider * (drawn.mean(axis=1) - middle), units)
 
@@ -89,14 +89,14 @@ def span_of_ratio(above: Draws, below: Draws) -> Span:
 
 
 def span_of_lone_ratio(
-    above: Draws, below: Draws, rounds: tuple[int, int], random: np.random.Generator
+    above: Draws, below: Draws, repeats: tuple[int, int], random: np.random.Generator
 ) -> Span:
-    """The same where one side has a single round.
+    """The same where one side has a single repeat.
 
-    How its jobs differ is taken from the other side, whose n rounds say it with n - 1
-    degrees of freedom: the spread of one round is sqrt(n) times that of their mean.
+    How its jobs differ is taken from the other side, whose n repeats say it with n - 1
+    degrees of freedom: the spread of one repeat is sqrt(n) times that of their mean.
     """
-    known, many = (below, rounds[1]) if rounds[0] == 1 else (above, rounds[0])
+    known, many = (below, repeats[1]) if repeats[0] == 1 else (above, repeats[0])
     spread = random.permutation(known.values - known.middle)
     values = known.values - known.middle + math.sqrt(many) * spread
     middle = above.middle - below.middle
@@ -131,19 +131,19 @@ def _around(middle: float, low: float, high: float) -> tuple[float, float]:
 
 
 def _no_overflow(log: float) -> float:
-    return min(log, 700.0)  # exp(709.8) is the largest float: two rounds far apart may pass it
+    return min(log, 700.0)  # exp(709.8) is the largest float: two repeats far apart may pass it
 
 
 def _widening(freedom: float) -> float:
     return float(stdtrit(freedom, _TAIL) / ndtri(_TAIL))
 
 
-def _statistic(blocks: Round) -> float:
+def _statistic(blocks: Repeat) -> float:
     above, *below = (float(np.median(part)) for part in blocks)
     return above - sum(below)
 
 
-def _drawn_statistic(blocks: Round, count: int, random: np.random.Generator) -> Floats:
+def _drawn_statistic(blocks: Repeat, count: int, random: np.random.Generator) -> Floats:
     above, *below = (_drawn_medians(part, count, random) for part in blocks)
     return above - sum(below)
 
@@ -167,5 +167,5 @@ def _drawn_medians(values: Floats, count: int, random: np.random.Generator) -> F
 
 def _at(ordered: Floats, shares: Floats) -> Floats:
     places = (len(ordered) * shares).astype(np.int64)
-    chosen: Floats = ordered[np.minimum(places, len(ordered) - 1)]  # a share may round up to 1
+    chosen: Floats = ordered[np.minimum(places, len(ordered) - 1)]  # a share may repeat up to 1
     return chosen

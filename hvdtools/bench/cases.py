@@ -14,14 +14,14 @@ from hvdtools.bench.suite import Suite
 
 @dataclass(frozen=True)
 class Case:
-    """One job: a program under one engine or some side by side, on a number of ranks, in one round.
+    """One repeat of a job: a program under one engine or several interleaved, on a number of ranks.
 
     Attributes:
         program: What runs in every rank.
         engines: Those that take turns in it.
         scaling: "weak", "strong", or None.
         ranks, nodes: Of the job.
-        round: Which repetition, from 1.
+        repeat: Which repetition, from 1.
     """
 
     program: Program
@@ -29,7 +29,7 @@ class Case:
     scaling: str | None
     ranks: int
     nodes: int
-    round: int
+    repeat: int
 
     @property
     def family(self) -> Family:
@@ -43,18 +43,18 @@ class Case:
 
 
 def cases(suite: Suite) -> list[Case]:
-    """All cases: every one once, then all again in the next round.
+    """All cases: every one once, then all again in the next repeat.
 
     A machine that slows down or a neighbour that wakes up thus falls on every
-    engine alike, and the engines of one program, round and number of ranks run
-    back to back. Every second round runs them the other way round, so that a drift
-    within a round falls on both ends, too.
+    engine alike, and the engines of one program, repeat and number of ranks run
+    back to back. Every second repeat runs them the other way repeat, so that a drift
+    within a repeat falls on both ends, too.
 
     Raises:
         HvdtoolsError: Strong scaling cannot share its batch evenly.
     """
     made = []
-    for turn in range(1, suite.rounds + 1):
+    for turn in range(1, suite.repeats + 1):
         for program in suite.programs:
             for scaling in program.scalings:
                 for ranks, nodes in suite.sizes:
@@ -68,8 +68,8 @@ def cases(suite: Suite) -> list[Case]:
 
 
 def together(program: Program) -> Iterator[tuple[str, ...]]:
-    """The engines of each job: one, or side by side all that one starter serves."""
-    if not program.side_by_side:
+    """The engines of each job: one, or interleaved all that one launcher serves."""
+    if not program.interleaved:
         yield from ((name,) for name in program.engines)
         return
     known = FAMILIES[program.family].engines
@@ -77,10 +77,10 @@ def together(program: Program) -> Iterator[tuple[str, ...]]:
     guests = []
     for name in program.engines:
         engine = known[name]
-        if engine.starter is None:
+        if engine.launcher is None:
             guests.append(name)
         else:
-            groups.setdefault((engine.starter, engine.environment), []).append(name)
+            groups.setdefault((engine.launcher, engine.environment), []).append(name)
     # Who can be started by anyone joins the first job.
     first = next(iter(groups), None)
     groups.setdefault(first, []).extend(guests)
@@ -93,7 +93,7 @@ def name_of(result: Result) -> tuple[object, ...]:
     """What tells a run's results apart: each is there once, however often the run is resumed."""
     return (
         *(result.family, result.program, tuple(sorted(result.options.items())), result.engine),
-        *(result.scaling, result.ranks, result.nodes, result.round),
+        *(result.scaling, result.ranks, result.nodes, result.repeat),
     )
 
 
@@ -104,7 +104,7 @@ def names_of(case: Case) -> list[tuple[object, ...]]:
     return [
         (
             *(program.family, program.file.name, options, engine),
-            *(case.scaling, case.ranks, case.nodes, case.round),
+            *(case.scaling, case.ranks, case.nodes, case.repeat),
         )
         for engine in case.engines
     ]

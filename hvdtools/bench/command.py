@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hvdtools.renamed import new_name, warn
+
 if TYPE_CHECKING:
     from hvdtools.bench.cases import Case
     from hvdtools.bench.results import Result
@@ -27,13 +29,14 @@ def run(
         Path | None,
         typer.Option(help="Folder of results, added to.  \\[default: results/SUITE]"),
     ] = None,
-    rounds: Annotated[
+    repeats: Annotated[
         int | None,
         typer.Option(
             help="How often each case is run.  \\[default: as the suite says]",
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    rounds: Annotated[int | None, typer.Option(hidden=True)] = None,
     ranks: Annotated[
         str | None,
         typer.Option(metavar="1,2,4", help="Numbers of ranks on one node.", rich_help_panel=_WHAT),
@@ -90,7 +93,7 @@ def run(
     flags = Flags(
         suite=suite,
         out=out,
-        rounds=rounds,
+        repeats=_renamed("--rounds", rounds, "--repeats", repeats),
         ranks=ranks,
         nodes=nodes,
         ranks_per_node=ranks_per_node,
@@ -108,7 +111,7 @@ def run(
 def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     from hvdtools.bench.cases import cases, results_folder
     from hvdtools.bench.place import inside_slurm
-    from hvdtools.bench.results import FILE_NAME
+    from hvdtools.bench.results import FILE_NAME, bring_up_to_date
     from hvdtools.bench.running import made, place_of, run_id_of, suite_of
     from hvdtools.bench.runs import Run
     from hvdtools.bench.showing import show_run
@@ -126,6 +129,7 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
     if not dry_run:
         made(folder)
+        bring_up_to_date(this.file)
     if is_submitted:
         _submit(this, todo, flags, dry_run=dry_run)
         if dry_run:
@@ -233,15 +237,17 @@ def predict(
     model: Annotated[
         str | None, typer.Option(help="Which model.  \\[default: all that were measured]")
     ] = None,
-    messages: Annotated[
+    allreduces_per_step: Annotated[
         int | None,
         typer.Option(help="All-reduces in a step.  \\[default: as the engine says]"),
     ] = None,
+    messages: Annotated[int | None, typer.Option(hidden=True)] = None,
     run: Annotated[str | None, typer.Option(help="Which run.  \\[default: the newest]")] = None,
 ) -> None:
     """Say what the measured training would do on more ranks or another network, and how surely."""
     from rich.console import Console
 
+    from hvdtools.bench.engines import RENAMED_ENGINES
     from hvdtools.bench.forecasts import LARGE, Question, forecasts, ranks_by_default
     from hvdtools.bench.network import network_of
     from hvdtools.bench.results import FILE_NAME, read
@@ -256,9 +262,11 @@ def predict(
         ranks=by_default if ranks is None else counts("--ranks", ranks),
         network=given,
         ranks_per_node=ranks_per_node,
-        engine=engine,
+        engine=None if engine is None else new_name("engine", engine, RENAMED_ENGINES),
         model=model,
-        messages=messages,
+        allreduces_per_step=_renamed(
+            "--messages", messages, "--allreduces-per-step", allreduces_per_step
+        ),
     )
     show_forecasts(Console(), folder, results, forecasts(results, question))
     if ranks is None and by_default != LARGE:
@@ -266,6 +274,13 @@ def predict(
             "Nothing says what connects several nodes: for more ranks add it, as in "
             "--network 100Gbit,5us."
         )
+
+
+def _renamed(old: str, old_value: int | None, new: str, value: int | None) -> int | None:
+    """The value of an option that may come under its old name."""
+    if old_value is not None:
+        warn("option", old, new)
+    return old_value if value is None else value
 
 
 def _exit_if_untrue(results: tuple[Result, ...]) -> None:

@@ -10,8 +10,8 @@ from hvdtools.bench.bootstrap import generator, resample, span_of
 from hvdtools.bench.interval import LEVEL, Span
 from hvdtools.bench.results import Result
 from hvdtools.bench.sides import Case, Message, Series, Side, sides_of
-from hvdtools.bench.verdicts import tested
-from hvdtools.bench.works import Work
+from hvdtools.bench.significance import tested
+from hvdtools.bench.workloads import Workload
 from hvdtools.words import counted
 
 Verdict = Literal[
@@ -24,22 +24,22 @@ class Change:
     """One case before and after.
 
     Attributes:
-        work, ranks, nodes: Which case.
+        workload, ranks, nodes: Which case.
         engine: As it ran after, or before where it did not run after.
         message: Which all-reduce; None for a training or a loader, and for an
             all-reduce job that failed as a whole.
         before, after: Samples/s, for an all-reduce operations/s: median and 95 % interval.
         ratio: After over before: under 1 is slower.
-        rounds_before, rounds_after: How many rounds worked.
+        repeats_before, repeats_after: How many repeats worked.
         verdict: "slower" and "faster": the whole interval of the ratio lies beyond the
             tolerance. "same": it lies within. "unclear": neither. "failed": it worked
-            before, or is new, and does not work (replicas that differ and wrong sums
+            before, or is new, and does not workload (replicas that differ and wrong sums
             are failures too). "only before" and "only after": there is nothing on the
             other side to compare with.
         why: What to know about the verdict, in a sentence; None where there is nothing.
     """
 
-    work: Work
+    workload: Workload
     engine: str
     ranks: int
     nodes: int
@@ -47,8 +47,8 @@ class Change:
     before: Span | None
     after: Span | None
     ratio: Span | None
-    rounds_before: int
-    rounds_after: int
+    repeats_before: int
+    repeats_after: int
     verdict: Verdict
     why: str | None
 
@@ -110,7 +110,7 @@ def _changes(case: Case, old: Side | None, new: Side | None, tolerance: float) -
         series = [side.series for side in (old, new) if side is not None]
         for message in dict.fromkeys(name for each in series for name in each):
             pair = [side.series.get(message) if side else None for side in (old, new)]
-            if any(each is not None and each.rounds for each in pair):
+            if any(each is not None and each.repeats for each in pair):
                 yield _compared(case, message, old, new, tolerance)
 
 
@@ -119,15 +119,15 @@ def _compared(
 ) -> Change:
     """Of one rate that at least one side has."""
     before, after = (side.series.get(message) if side else None for side in (old, new))
-    if after is None or not after.rounds:
+    if after is None or not after.repeats:
         failed = new.reasons[0] if new is not None and new.reasons else None
-        why = after.refused if after is not None else failed
+        why = after.unsupported if after is not None else failed
         verdict: Verdict = "failed" if why else "only before"
         return _change(case, message, old, new, None, verdict, why)
-    if before is None or not before.rounds:
+    if before is None or not before.repeats:
         verdict = "failed" if after.wrong else "only after"
         return _change(case, message, old, new, None, verdict, after.wrong)
-    ratio, verdict, why = tested(before.rounds, after.rounds, tolerance)
+    ratio, verdict, why = tested(before.repeats, after.repeats, tolerance)
     if after.wrong and not before.wrong:
         return _change(case, message, old, new, ratio, "failed", after.wrong)
     notes = [note for note in (why, after.wrong, _some_failed(new)) if note]
@@ -150,11 +150,11 @@ def _change(
     why: str | None,
 ) -> Change:
     series = [None if side is None else side.series.get(message) for side in (old, new)]
-    rates = [span_of(resample(s.rounds, generator())) if s and s.rounds else None for s in series]
+    rates = [span_of(resample(s.repeats, generator())) if s and s.repeats else None for s in series]
     shown = new if new is not None and new.series else old or new
     assert shown is not None  # a case is on one side at least
     return Change(
-        work=case.work,
+        workload=case.workload,
         engine=shown.engine,
         ranks=case.ranks,
         nodes=case.nodes,
@@ -162,12 +162,12 @@ def _change(
         before=rates[0],
         after=rates[1],
         ratio=ratio,
-        rounds_before=_rounds(series[0]),
-        rounds_after=_rounds(series[1]),
+        repeats_before=_repeats(series[0]),
+        repeats_after=_repeats(series[1]),
         verdict=verdict,
         why=why,
     )
 
 
-def _rounds(series: Series | None) -> int:
-    return 0 if series is None else len(series.rounds)
+def _repeats(series: Series | None) -> int:
+    return 0 if series is None else len(series.repeats)

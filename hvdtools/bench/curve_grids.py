@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hvdtools.bench import cells
-from hvdtools.bench.bandwidth import bus_gb_per_s
+from hvdtools.bench.bandwidth import busbw_gb_per_s
 from hvdtools.bench.cells import EMPTY, Cell, Column, Grid, Line
 from hvdtools.bench.curves import Curve, CurvePoint
 from hvdtools.bench.grids import FAILED
@@ -19,7 +19,7 @@ _KIND = (
     Column("type", of_words=True, short="type"),
     Column("tensors", short="ten- sors"),
 )
-REFUSED = Cell("not done", None)
+UNSUPPORTED = Cell("not done", None)
 
 
 def curve_grid(curves: Sequence[Curve]) -> Grid:
@@ -49,10 +49,10 @@ def _kind(curve: Curve) -> tuple[Cell, ...]:
 
 def _curve(curve: Curve) -> tuple[Cell, ...]:
     if not curve.points:
-        return (REFUSED if curve.refused else FAILED, *(EMPTY,) * 5)
-    best = max(curve.points, key=lambda point: point.bus_gb_per_s)
+        return (UNSUPPORTED if curve.unsupported else FAILED, *(EMPTY,) * 5)
+    best = max(curve.points, key=lambda point: point.busbw_gb_per_s)
     first = curve.points[0]
-    half = next(p for p in curve.points if p.bus_gb_per_s >= best.bus_gb_per_s / 2)
+    half = next(p for p in curve.points if p.busbw_gb_per_s >= best.busbw_gb_per_s / 2)
     return (
         cells.rate(bus_span(best, curve.ranks)),
         cells.number(best.message_bytes, bytes_in_words),
@@ -70,9 +70,9 @@ def _wrong(count: int) -> Cell:
 def bus_span(point: CurvePoint, ranks: int) -> Span:
     """The bus bandwidth's interval in GB/s: a longer time is a lower bandwidth."""
     return Span(
-        point.bus_gb_per_s,
-        bus_gb_per_s(point.message_bytes, point.op_s.high, ranks),
-        bus_gb_per_s(point.message_bytes, point.op_s.low, ranks),
+        point.busbw_gb_per_s,
+        busbw_gb_per_s(point.message_bytes, point.op_s.high, ranks),
+        busbw_gb_per_s(point.message_bytes, point.op_s.low, ranks),
     )
 
 
@@ -100,8 +100,8 @@ def _point(point: CurvePoint) -> tuple[Cell, ...]:
         cells.number(point.message_bytes, bytes_in_words),
         cells.number(point.op_s.middle, seconds_in_words),
         cells.number(width, percent) if width == width else EMPTY,  # NaN for a single block
-        cells.number(point.alg_gb_per_s, rate_in_words),
-        cells.number(point.bus_gb_per_s, rate_in_words),
+        cells.number(point.algbw_gb_per_s, rate_in_words),
+        cells.number(point.busbw_gb_per_s, rate_in_words),
         _wrong(point.wrong_elements),
         cells.number(point.blocks),
     )

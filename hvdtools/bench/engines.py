@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-ProgramEngine = Literal["hvdtools", "horovod", "ddp", "mwms", "none", "torch", "mpi4py", "loader"]
+ProgramEngine = Literal[
+    "hvdtools", "horovod", "ddp", "mwms", "no_comm", "torch", "mpi4py", "loader"
+]
 
 
 @dataclass(frozen=True)
@@ -14,16 +16,16 @@ class BenchEngine:
 
     Attributes:
         program_engine: What the program is told with --engine.
-        starter: Who starts the ranks, as `hvdtools launch --with` names it; None
+        launcher: Who starts the ranks, as `hvdtools launch --launcher` names it; None
             where anyone may.
-        moved_by: What carries the data where there is no GPU.
+        transport: What carries the data where there is no GPU.
         environment: What else its ranks need to see.
         needs_ports: True if its ranks meet at MASTER_ADDR:MASTER_PORT and the ports above it.
     """
 
     program_engine: ProgramEngine
-    starter: Literal["mpirun", "horovodrun"] | None
-    moved_by: Literal["mpi", "gloo", "grpc", "none"]
+    launcher: Literal["mpirun", "horovodrun"] | None
+    transport: Literal["mpi", "gloo", "grpc", "none"]
     environment: tuple[tuple[str, str], ...] = ()
     needs_ports: bool = False
 
@@ -38,8 +40,8 @@ class Family:
         program: The shipped program's file.
         package: What must be installed, as `installed` names it.
         engines: By name.
-        yardstick: The engine that the others are held against; None without one.
-        yardstick_name: The same in a word or two, for headings.
+        baseline: The engine that the others are held against; None without one.
+        baseline_name: The same in a word or two, for headings.
         ideal: The engine that communicates nothing; None without one.
     """
 
@@ -48,8 +50,8 @@ class Family:
     program: str
     package: Literal["torch", "tensorflow"]
     engines: dict[str, BenchEngine]
-    yardstick: str | None = None
-    yardstick_name: str = ""
+    baseline: str | None = None
+    baseline_name: str = ""
     ideal: str | None = None
 
     @property
@@ -74,6 +76,8 @@ _OF_HOROVOD = {
 }
 
 # On GPUs the gradients go through NCCL whatever moves them here, and a result says so.
+# Names of engines in 0.1.
+RENAMED_ENGINES = {"none": "no_comm"}
 FAMILIES = {
     "torch": Family(
         name="PyTorch",
@@ -85,11 +89,11 @@ FAMILIES = {
             "horovod-mpi": BenchEngine("horovod", "mpirun", "mpi", (*_OVER_MPI, *_FUSION)),
             "horovod-gloo": BenchEngine("horovod", "horovodrun", "gloo", _FUSION),
             "ddp": BenchEngine("ddp", None, "gloo", needs_ports=True),
-            "none": BenchEngine("none", None, "none", needs_ports=True),
+            "no_comm": BenchEngine("no_comm", None, "none", needs_ports=True),
         },
-        yardstick="ddp",
-        yardstick_name="DDP",
-        ideal="none",
+        baseline="ddp",
+        baseline_name="DDP",
+        ideal="no_comm",
     ),
     "keras": Family(
         name="Keras",
@@ -100,11 +104,11 @@ FAMILIES = {
             **_OF_HVDTOOLS,
             **_OF_HOROVOD,
             "mwms": BenchEngine("mwms", None, "grpc", needs_ports=True),
-            "none": BenchEngine("none", "mpirun", "none", _OVER_MPI),
+            "no_comm": BenchEngine("no_comm", "mpirun", "none", _OVER_MPI),
         },
-        yardstick="mwms",
-        yardstick_name="MWMS",
-        ideal="none",
+        baseline="mwms",
+        baseline_name="MWMS",
+        ideal="no_comm",
     ),
     "allreduce": Family(
         name="All-reduce",
@@ -127,15 +131,15 @@ FAMILIES = {
 }
 
 
-def as_it_ran(family: str, engine: str, moved_by: str | None) -> str:
+def as_it_ran(family: str, engine: str, transport: str | None) -> str:
     """The engine's name with what carried the data, where that is not plain from the name.
 
     "hvdtools-mpi" is itself over MPI and "hvdtools-mpi+nccl" on GPUs, where MPI
     still agrees on what is sent; "ddp" is "ddp-gloo" or "ddp-nccl".
     """
-    if moved_by in (None, "none"):
+    if transport in (None, "none"):
         return engine
     known = FAMILIES[family].engines[engine]
     if known.program_engine in ("ddp", "torch"):
-        return f"{engine}-{moved_by}"
-    return engine if moved_by == known.moved_by else f"{engine}+{moved_by}"
+        return f"{engine}-{transport}"
+    return engine if transport == known.transport else f"{engine}+{transport}"

@@ -17,7 +17,7 @@ from hvdtools.bench.loaders import loaders
 from hvdtools.bench.measured import KINDS
 from hvdtools.bench.results import Result
 from hvdtools.bench.stats import Row, summarise
-from hvdtools.bench.works import Work
+from hvdtools.bench.workloads import Workload
 
 # Seconds, bytes, shares of 1 and samples/s throughout; an empty field is a thing not known.
 Field = str | int | float | bool | None
@@ -68,12 +68,12 @@ def _training(results: Sequence[Result]) -> list[dict[str, Field]]:
 def _of_row(run_id: str, row: Row) -> dict[str, Field]:
     split, skew = row.split, row.skew
     return {
-        **_where(run_id, row.work, row.engine, row.ranks, row.nodes),
+        **_where(run_id, row.workload, row.engine, row.ranks, row.nodes),
         "batch_per_rank": row.batch_per_rank,
         **_span("samples_per_s", row.samples_per_s),
         **_span("efficiency", row.efficiency),
         **_span("node_efficiency", row.node_efficiency),
-        **_span("against_yardstick", row.against_yardstick),
+        **_span("vs_baseline", row.vs_baseline),
         "input_s": None if split is None else split.input_s,
         "forward_s": None if split is None else split.forward_s,
         "backward_s": None if split is None else split.backward_s,
@@ -86,7 +86,7 @@ def _of_row(run_id: str, row: Row) -> dict[str, Field]:
         "peak_memory_bytes": row.peak_memory_bytes,
         "accuracy": row.accuracy,
         "in_sync": row.in_sync,
-        **_counts(row.rounds, row.blocks, row.failures),
+        **_counts(row.repeats, row.blocks, row.failures),
     }
 
 
@@ -94,7 +94,7 @@ def _allreduce(results: Sequence[Result]) -> list[dict[str, Field]]:
     lines = []
     for curve in curves(results):
         kind: dict[str, Field] = {
-            **_where(results[0].run_id, curve.work, curve.engine, curve.ranks, curve.nodes),
+            **_where(results[0].run_id, curve.workload, curve.engine, curve.ranks, curve.nodes),
             "dtype": curve.dtype,
             "tensors": curve.tensors or None,
         }
@@ -104,15 +104,17 @@ def _allreduce(results: Sequence[Result]) -> list[dict[str, Field]]:
                     **kind,
                     "message_bytes": point.message_bytes,
                     **_span("op_s", point.op_s),
-                    "alg_gb_per_s": point.alg_gb_per_s,
-                    **_span("bus_gb_per_s", bus_span(point, curve.ranks)),
+                    "algbw_gb_per_s": point.algbw_gb_per_s,
+                    **_span("busbw_gb_per_s", bus_span(point, curve.ranks)),
                     "wrong_elements": point.wrong_elements,
-                    "refused": None,
-                    **_counts(point.rounds, point.blocks, curve.failures),
+                    "unsupported": None,
+                    **_counts(point.repeats, point.blocks, curve.failures),
                 }
             )
         if not curve.points:
-            lines.append({**kind, "refused": curve.refused, **_counts(0, 0, curve.failures)})
+            lines.append(
+                {**kind, "unsupported": curve.unsupported, **_counts(0, 0, curve.failures)}
+            )
     return sorted(
         lines, key=lambda line: "message_bytes" not in line
     )  # the whole ones name columns
@@ -121,11 +123,11 @@ def _allreduce(results: Sequence[Result]) -> list[dict[str, Field]]:
 def _input(results: Sequence[Result]) -> list[dict[str, Field]]:
     return [
         {
-            **_where(results[0].run_id, row.work, "loader", row.ranks, row.nodes),
+            **_where(results[0].run_id, row.workload, "loader", row.ranks, row.nodes),
             "batch_per_rank": row.batch_per_rank,
             "workers": row.workers,
             **_span("samples_per_s", row.samples_per_s),
-            **_counts(row.rounds, row.blocks, row.failures),
+            **_counts(row.repeats, row.blocks, row.failures),
         }
         for row in loaders(results)
     ]
@@ -138,16 +140,18 @@ _LINES: dict[str, Callable[[Sequence[Result]], list[dict[str, Field]]]] = {
 }
 
 
-def _where(run_id: str, work: Work, engine: str, ranks: int, nodes: int) -> dict[str, Field]:
+def _where(
+    run_id: str, workload: Workload, engine: str, ranks: int, nodes: int
+) -> dict[str, Field]:
     return {
         "run_id": run_id,
-        "family": work.family,
-        "program": work.program,
-        "model": work.model,
-        "data": work.data,
-        "precision": work.precision,
-        "scaling": work.scaling,
-        "options": " ".join(f"{name}={value}" for name, value in work.options),
+        "family": workload.family,
+        "program": workload.program,
+        "model": workload.model,
+        "data": workload.data,
+        "precision": workload.precision,
+        "scaling": workload.scaling,
+        "options": " ".join(f"{name}={value}" for name, value in workload.options),
         "engine": engine,
         "ranks": ranks,
         "nodes": nodes,
@@ -163,9 +167,9 @@ def _span(name: str, span: Span | None) -> dict[str, Field]:
     }
 
 
-def _counts(rounds: int, blocks: int, failures: Sequence[str]) -> dict[str, Field]:
+def _counts(repeats: int, blocks: int, failures: Sequence[str]) -> dict[str, Field]:
     return {
-        "rounds": rounds,
+        "repeats": repeats,
         "blocks": blocks,
         "failed_jobs": len(failures),
         "failures": " | ".join(dict.fromkeys(failures)),

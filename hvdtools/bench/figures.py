@@ -65,7 +65,7 @@ def training_panel(name: str, rows: Sequence[Row]) -> Panel:
                     f"{name}-efficiency", rows, lambda row: row.efficiency, "1 measured rank"
                 ),
                 "Samples a second over the number of ranks times the engine’s own on one rank, in "
-                "the same rounds. Dashed is the ideal, 100\u00a0%. Bars are 95\u00a0% intervals.",
+                "the same repeats. Dashed is the ideal, 100\u00a0%. Bars are 95\u00a0% intervals.",
             )
         )
     across = [row for row in rows if row.node_efficiency is not None]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hvdtools.bench import cells
+from hvdtools.bench.alpha_beta import AlphaBeta
 from hvdtools.bench.cells import Cell, Column, Grid, Line
-from hvdtools.bench.cost import Cost
 from hvdtools.bench.figures import Figure, legend
 from hvdtools.bench.forecast_plot import measured_against_predicted
 from hvdtools.bench.predict import Forecast
@@ -149,7 +149,7 @@ def _rests_on(forecasts: Sequence[Forecast]) -> Grid:
     return Grid(columns, tuple(lines), caption)
 
 
-def _cost(cost: Cost, forecast: Forecast) -> tuple[Cell, ...]:
+def _cost(cost: AlphaBeta, forecast: Forecast) -> tuple[Cell, ...]:
     given = cost.fit_error is None
     source = f"given: {forecast.network.said}" if given and forecast.network else "measured"
     least = "at least " if forecast.overlap_is_least else ""

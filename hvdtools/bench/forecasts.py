@@ -9,7 +9,7 @@ from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.network import Network
 from hvdtools.bench.predict import Forecast, predict
 from hvdtools.bench.results import Result
-from hvdtools.bench.works import Work, by_work
+from hvdtools.bench.workloads import Workload, by_workload
 from hvdtools.errors import HvdtoolsError, unknown_name
 
 LARGE = (8, 64, 512)  # numbers of ranks
@@ -24,7 +24,7 @@ class Question:
         network: What the user says of it; None: as measured.
         ranks_per_node: None: as measured.
         engine, model: Which; None for all.
-        messages: All-reduces in a step, for engines that do not say; None: as they say.
+        allreduces_per_step: All-reduces in a step, for engines that do not say; None: as they say.
     """
 
     ranks: tuple[int, ...]
@@ -32,7 +32,7 @@ class Question:
     ranks_per_node: int | None = None
     engine: str | None = None
     model: str | None = None
-    messages: int | None = None
+    allreduces_per_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,31 +79,35 @@ def forecasts(results: Sequence[Result], question: Question) -> Forecasts:
     """
     trained = [result for result in results if result.training is not None]
     _check_known("engine", question.engine, {result.engine for result in trained})
-    _check_known("model", question.model, {work.model for work in by_work(trained)})
-    found, missing, works = [], [], by_work(trained)
-    for work, of_one in works.items():
-        if question.model not in (None, work.model):
+    _check_known("model", question.model, {workload.model for workload in by_workload(trained)})
+    found, missing, workloads = [], [], by_workload(trained)
+    for workload, of_one in workloads.items():
+        if question.model not in (None, workload.model):
             continue
         for engine in dict.fromkeys(result.engine for result in of_one):
-            is_ideal = engine == FAMILIES[work.family].ideal
+            is_ideal = engine == FAMILIES[workload.family].ideal
             if is_ideal or question.engine not in (None, engine):
                 continue
             try:
                 found.append(
                     predict(
-                        results, work, engine, question.ranks, question.network,
-                        question.ranks_per_node, question.messages,
+                        results, workload, engine, question.ranks, question.network,
+                        question.ranks_per_node, question.allreduces_per_step,
                     )
                 )  # fmt: skip
             except HvdtoolsError as problem:
-                missing.append(f"{_model_of(work, list(works))}, {engine}: {problem}")
+                missing.append(f"{_model_of(workload, list(workloads))}, {engine}: {problem}")
     return Forecasts(tuple(found), tuple(missing))
 
 
-def _model_of(work: Work, works: Sequence[Work]) -> str:
+def _model_of(workload: Workload, workloads: Sequence[Workload]) -> str:
     """The model, with the framework where another one has a model of that name."""
-    families = {each.family for each in works if each.model == work.model}
-    return work.model if len(families) == 1 else f"{work.model} ({FAMILIES[work.family].name})"
+    families = {each.family for each in workloads if each.model == workload.model}
+    return (
+        workload.model
+        if len(families) == 1
+        else f"{workload.model} ({FAMILIES[workload.family].name})"
+    )
 
 
 def _check_known(kind: str, name: str | None, known: set[str]) -> None:

@@ -19,7 +19,7 @@ _NAMED = 5  # the columns that are there even if all of a run failed
 
 def training_grid(rows: Sequence[Row]) -> Grid:
     """The rows of one work."""
-    yardstick = FAMILIES[rows[0].work.family].yardstick_name
+    baseline = FAMILIES[rows[0].workload.family].baseline_name
     columns = (
         Column("engine", of_words=True, short="engine"),
         Column("ranks", short="ranks"),
@@ -27,7 +27,7 @@ def training_grid(rows: Sequence[Row]) -> Grid:
         Column("samples/s [95\u00a0%]", short="sam- ples/s"),
         Column("efficiency [95\u00a0%]", short="effi- ciency"),
         Column("node efficiency [95\u00a0%]", short="node eff."),
-        Column(f"against {yardstick} [95\u00a0%]", short=f"against {yardstick}"),
+        Column(f"against {baseline} [95\u00a0%]", short=f"against {baseline}"),
         Column("input wait", short="input wait"),
         Column("communi\u00adcation", short="comm."),
         Column("skew (slowest rank)"),
@@ -47,7 +47,7 @@ def _training(row: Row) -> tuple[Cell, ...]:
         FAILED if row.samples_per_s is None else cells.rate(row.samples_per_s),
         cells.share(row.efficiency) if row.ranks > 1 else EMPTY,
         cells.share(row.node_efficiency),
-        cells.ratio(row.against_yardstick),
+        cells.ratio(row.vs_baseline),
         cells.number(row.input_share, percent),
         cells.number(communication_share(row.split), percent),
         _skew(row.skew),
@@ -93,9 +93,11 @@ def loader_grid(rows: Sequence[LoaderRow]) -> Grid:
 
 def _loader(row: LoaderRow) -> tuple[Cell, ...]:
     shown = ("workers", "batch_size")  # in columns of their own
-    options = ", ".join(f"{name} {value}" for name, value in row.work.options if name not in shown)
+    options = ", ".join(
+        f"{name} {value}" for name, value in row.workload.options if name not in shown
+    )
     return (
-        cells.words(row.work.data or row.work.program),
+        cells.words(row.workload.data or row.workload.program),
         cells.number(row.ranks),
         cells.number(row.nodes),
         FAILED if row.samples_per_s is None else cells.rate(row.samples_per_s),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hvdtools.bench.results import Result
 from hvdtools.bench.scaling_inputs import Inputs, inputs_of
 from hvdtools.bench.scaling_model import model_of
-from hvdtools.bench.works import Work
+from hvdtools.bench.workloads import Workload
 from hvdtools.errors import HvdtoolsError
 
 
@@ -27,7 +27,7 @@ class HeldOut:
 
 
 def hold_out(
-    results: Sequence[Result], work: Work, engine: str, messages: int | None
+    results: Sequence[Result], workload: Workload, engine: str, allreduces_per_step: int | None
 ) -> tuple[tuple[HeldOut, ...], str | None]:
     """Predict each measured number of ranks from the results on all others.
 
@@ -39,9 +39,9 @@ def hold_out(
     Returns:
         What came out, and why not all could be held out; None if all were.
     """
-    measured = inputs_of(results, work, engine, 0)
+    measured = inputs_of(results, workload, engine, 0)
     lone = len({ranks for ranks, _ in measured.trained_together}) < 2
-    if lone and messages_of(measured, engine, messages) > 1:
+    if lone and allreduces_per_step_of(measured, engine, allreduces_per_step) > 1:
         return (), (
             "Nothing could be held out, so the error of these predictions is not known: measure "
             "two numbers of ranks above 1 or more."
@@ -50,8 +50,10 @@ def hold_out(
     for size in measured.trained_together:
         others = [result for result in results if result.ranks != size[0]]
         try:
-            inputs = measured.trained_alone() if lone else inputs_of(others, work, engine, 0)
-            model = model_of(inputs, 0, None, 1, messages_of(inputs, engine, messages))
+            inputs = measured.trained_alone() if lone else inputs_of(others, workload, engine, 0)
+            model = model_of(
+                inputs, 0, None, 1, allreduces_per_step_of(inputs, engine, allreduces_per_step)
+            )
             predicted_s = model.parts(size).step_s
         except HvdtoolsError as problem:
             reasons.append(f"{size[0]} ranks on {size[1]} nodes could not be held out: {problem}")
@@ -70,7 +72,7 @@ def _only_training(measured: Inputs) -> str:
     )
 
 
-def messages_of(inputs: Inputs, engine: str, given: int | None) -> int:
+def allreduces_per_step_of(inputs: Inputs, engine: str, given: int | None) -> int:
     """All-reduces in a step.
 
     Raises:
@@ -78,11 +80,11 @@ def messages_of(inputs: Inputs, engine: str, given: int | None) -> int:
     """
     if given is not None and given < 1:
         raise HvdtoolsError(f"A step of {given} all-reduces sends nothing: give 1 or more.")
-    messages = given or inputs.messages
-    if messages is None or messages < 1:
+    allreduces_per_step = given or inputs.allreduces_per_step
+    if allreduces_per_step is None or allreduces_per_step < 1:
         raise HvdtoolsError(
             f"{engine} does not say in how many all-reduces it sends its gradients, so their "
             "latency and the last one's time are not known: predict another engine, or say how "
-            "many with --messages."
+            "many with --allreduces_per_step."
         )
-    return messages
+    return allreduces_per_step

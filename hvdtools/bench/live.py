@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hvdtools.bench.bandwidth import bus_gb_per_s
+from hvdtools.bench.bandwidth import busbw_gb_per_s
 from hvdtools.bench.cases import Case
 from hvdtools.bench.engines import as_it_ran
 from hvdtools.bench.grids import size_words
@@ -67,29 +67,29 @@ def watching(console: Console, cases: int) -> Iterator[Watcher]:
 
 
 def _job(result: Result) -> tuple[object, ...]:
-    """What the results of engines side by side have in common, and no other job has."""
+    """What the results of interleaved engines have in common, and no other job has."""
     options = tuple(sorted(result.options.items()))
-    where = (result.scaling, result.ranks, result.nodes, result.round)
-    return (result.program, result.family, options, result.side_by_side, *where)
+    where = (result.scaling, result.ranks, result.nodes, result.repeat)
+    return (result.program, result.family, options, result.interleaved, *where)
 
 
 def _named(case: Case) -> str:
-    return f"{listed(case.engines)}, {_where(case.ranks, case.nodes, case.round)}"
+    return f"{listed(case.engines)}, {_where(case.ranks, case.nodes, case.repeat)}"
 
 
 def _where(ranks: int, nodes: int, turn: int) -> str:
-    return f"{size_words(ranks, nodes)}, round {turn}"
+    return f"{size_words(ranks, nodes)}, repeat {turn}"
 
 
 def outcome(result: Result) -> str:
     """The result in a line: whose, where, and what was found or why nothing was."""
     measured = result.measured
-    moved_by = None if measured is None else getattr(measured, "moved_by", None)
-    engine = as_it_ran(result.family, result.engine, moved_by)
+    transport = None if measured is None else getattr(measured, "transport", None)
+    engine = as_it_ran(result.family, result.engine, transport)
     scaling = f", {result.scaling} scaling" if result.scaling else ""
     model = getattr(measured, "model", result.options.get("model"))
     named = f"{f'{model}, ' if model else ''}{engine}, "
-    named += f"{_where(result.ranks, result.nodes, result.round)}{scaling}"
+    named += f"{_where(result.ranks, result.nodes, result.repeat)}{scaling}"
     if result.error is not None or measured is None:
         return f"{named}: FAILED, {result.error}"
     found = _allreduces(result, measured) if isinstance(measured, Allreduce) else _rate(result)
@@ -116,7 +116,7 @@ def _allreduces(result: Result, measured: Allreduce) -> str:
     if not done:
         return "no all-reduce that it does"
     rate, most = max(
-        (bus_gb_per_s(point.message_bytes, float(np.median(point.op_s)), result.ranks), number)
+        (busbw_gb_per_s(point.message_bytes, float(np.median(point.op_s)), result.ranks), number)
         for number, point in enumerate(done)
     )
     best = done[most]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvdtools.bench import rounds as rounds_
+from hvdtools.bench import repeats as repeats_
 from hvdtools.bench.interval import Span
 from hvdtools.bench.results import Result
-from hvdtools.bench.works import Work, works_of
+from hvdtools.bench.workloads import Workload, workloads_of
 
 
 @dataclass(frozen=True)
@@ -16,20 +16,20 @@ class LoaderRow:
     """One loader on one number of ranks and nodes.
 
     Attributes:
-        work: What it did; its `data` names what it loads.
+        workload: What it did; its `data` names what it loads.
         ranks, nodes: Of its jobs.
         batch_per_rank, workers: As in `Loader`; None if all jobs failed.
         samples_per_s: Of all ranks together; None if all jobs failed.
-        rounds, blocks, failures: As in `stats.Row`.
+        repeats, blocks, failures: As in `stats.Row`.
     """
 
-    work: Work
+    workload: Workload
     ranks: int
     nodes: int
     batch_per_rank: int | None
     workers: int | None
     samples_per_s: Span | None
-    rounds: int
+    repeats: int
     blocks: int
     failures: tuple[str, ...]
 
@@ -38,21 +38,21 @@ def loaders(results: Sequence[Result]) -> list[LoaderRow]:
     """A row for each loader, ranks and nodes."""
     rows = []
     kept = [result for result in results if result.kind == "input"]
-    for work, of_one in works_of(kept).items():
-        for engine, ranks, nodes in rounds_.sizes(of_one):
-            mine = rounds_.worked(of_one, engine, ranks, nodes)
+    for workload, of_one in workloads_of(kept).items():
+        for engine, ranks, nodes in repeats_.sizes(of_one):
+            mine = repeats_.worked(of_one, engine, ranks, nodes)
             measured = [result.loader for result in mine.values() if result.loader is not None]
             rows.append(
                 LoaderRow(
-                    work=work,
+                    workload=workload,
                     ranks=ranks,
                     nodes=nodes,
                     batch_per_rank=measured[0].batch_per_rank if measured else None,
                     workers=measured[0].workers if measured else None,
-                    samples_per_s=rounds_.rate(mine),
-                    rounds=len(measured),
+                    samples_per_s=repeats_.rate(mine),
+                    repeats=len(measured),
                     blocks=sum(len(each.block_s) for each in measured),
-                    failures=rounds_.failures(of_one, engine, ranks, nodes),
+                    failures=repeats_.failures(of_one, engine, ranks, nodes),
                 )
             )
     return rows

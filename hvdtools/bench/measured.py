@@ -24,16 +24,16 @@ class Training:
 
     Attributes:
         engine: What the program was told with --engine.
-        moved_by: What carried the gradients: "mpi", "gloo", "grpc", "nccl" or "none".
+        transport: What carried the gradients: "mpi", "gloo", "grpc", "nccl" or "none".
         device: "cpu" or "cuda".
         model, data: As the program names them.
         precision: "float32", "float64" or "bfloat16" (autocast; weights stay float32).
         batch_per_rank: Samples a rank and a step: images, or sequences of a text.
         threads_per_rank: The framework's threads.
         lr: The learning rate of the whole job.
-        parameters: Trained numbers of the model.
-        gradient_bytes: What one rank gives into the averaging in a step.
-        messages: All-reduces in a step; None where the engine does not say.
+        parameters: Trained numbers of the model; None in results of hvdtools before 0.1.
+        gradient_bytes: What one rank gives into the averaging in a step; None as above.
+        allreduces_per_step: All-reduces in a step; None where the engine does not say.
         steps_per_block: Steps in each of `block_s`.
         block_s: Wall times of blocks of steps, each the slowest rank's, seconds.
         rank_step_s: Rank -> its median time of a step, seconds.
@@ -41,14 +41,14 @@ class Training:
             the program cannot tell them apart.
         peak_memory_bytes: Rank -> the most that this engine's model, gradients,
             optimizer and activations took, on the GPU if there is one.
-        stopped_by: As in `turns.Turns`.
+        stopped_by: As in `interleave.InterleavedBlocks`.
         accuracy: On the whole test set after training, 0 to 1; None without one.
         in_sync: Whether all ranks ended with the same weights, bit for bit;
-            None for a single rank and for engine "none".
+            None for a single rank and for engine "no_comm".
     """
 
     engine: str
-    moved_by: str
+    transport: str
     device: str
     model: str
     data: str
@@ -56,9 +56,9 @@ class Training:
     batch_per_rank: int
     threads_per_rank: int
     lr: float
-    parameters: int
-    gradient_bytes: int
-    messages: int | None
+    parameters: int | None
+    gradient_bytes: int | None
+    allreduces_per_step: int | None
     steps_per_block: int
     block_s: tuple[float, ...]
     rank_step_s: tuple[float, ...]
@@ -91,7 +91,7 @@ class Point:
         op_s: Seconds of one all-reduce: each block's time on its slowest rank
             over `ops_per_block`.
         wrong_elements: Elements that were not the exact sum, on all ranks together.
-        refused: Why the engine does not do this; `op_s` is then empty.
+        unsupported: Why the engine does not do this; `op_s` is then empty.
     """
 
     message_bytes: int
@@ -100,7 +100,7 @@ class Point:
     ops_per_block: int
     op_s: tuple[float, ...]
     wrong_elements: int
-    refused: str | None = None
+    unsupported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,12 @@ class Allreduce:
     """All-reduces of many sizes.
 
     Attributes:
-        engine, moved_by, device: As in `Training`.
+        engine, transport, device: As in `Training`.
         points: One for each message.
     """
 
     engine: str
-    moved_by: str
+    transport: str
     device: str
     points: tuple[Point, ...]
 

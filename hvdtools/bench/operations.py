@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hvdtools.bench import rounds as rounds_
-from hvdtools.bench.bootstrap import Floats, Round, generator, resample, widened
+from hvdtools.bench import repeats as repeats_
+from hvdtools.bench.bootstrap import Floats, Repeat, generator, resample, widened
 from hvdtools.bench.curves import kinds_of, points_of
 from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.measured import Training
+from hvdtools.bench.repeats import Repeats
 from hvdtools.bench.results import Result
-from hvdtools.bench.rounds import Rounds
-from hvdtools.bench.works import works_of
+from hvdtools.bench.workloads import workloads_of
 from hvdtools.errors import HvdtoolsError
 
 Size = tuple[int, int]  # ranks, nodes
@@ -32,41 +32,41 @@ def operations_of(
     """
     name = _reducer(family, engine)
     made: dict[Size, dict[int, Floats]] = {}
-    for of_one in works_of([each for each in results if each.kind == "allreduce"]).values():
+    for of_one in workloads_of([each for each in results if each.kind == "allreduce"]).values():
         for size, mine in by_size(of_one, name).items():
             moved = {
-                (each.allreduce.moved_by, each.allreduce.device)
+                (each.allreduce.transport, each.allreduce.device)
                 for each in mine.values()
                 if each.allreduce is not None
             }
-            if size[0] > 1 and moved == {(training.moved_by, training.device)}:
+            if size[0] > 1 and moved == {(training.transport, training.device)}:
                 made.setdefault(size, {}).update(_op_seconds(mine, draws))
     if not any(made.values()):
         raise HvdtoolsError(
-            f"No all-reduce of {name} was measured over {training.moved_by} on "
+            f"No all-reduce of {name} was measured over {training.transport} on "
             f"{training.device}, so nothing says what {engine}'s communication costs: run "
             f'allreduce.py with engines = ["{name}"] and dtype = "float32" in the same suite.'
         )
     return made
 
 
-def by_size(results: Sequence[Result], engine: str) -> dict[Size, Rounds]:
+def by_size(results: Sequence[Result], engine: str) -> dict[Size, Repeats]:
     """What worked, by ranks and nodes."""
     found = {
-        (ranks, nodes): rounds_.worked(results, name, ranks, nodes)
-        for name, ranks, nodes in rounds_.sizes(results)
+        (ranks, nodes): repeats_.worked(results, name, ranks, nodes)
+        for name, ranks, nodes in repeats_.sizes(results)
         if name == engine
     }
-    return {size: rounds for size, rounds in found.items() if rounds}
+    return {size: repeats for size, repeats in found.items() if repeats}
 
 
-def seconds_of(rounds: Sequence[Round], draws: int) -> Floats:
+def seconds_of(repeats: Sequence[Repeat], draws: int) -> Floats:
     """From logarithms: what was measured, then so many draws.
 
-    The random numbers are the same for all, so that a round that is drawn for one is
-    drawn for all that were measured in as many rounds: they share its luck.
+    The random numbers are the same for all, so that a repeat that is drawn for one is
+    drawn for all that were measured in as many repeats: they share its luck.
     """
-    drawn = resample(rounds, generator(), max(draws, 1))
+    drawn = resample(repeats, generator(), max(draws, 1))
     return np.concatenate([[math.exp(drawn.middle)], widened(drawn)[:draws]])
 
 
@@ -78,9 +78,9 @@ def _reducer(family: str, engine: str) -> str:
     """
     trained = FAMILIES[family].engines[engine]
     for name, known in FAMILIES["allreduce"].engines.items():
-        if (known.program_engine, known.starter) == (
+        if (known.program_engine, known.launcher) == (
             _REDUCERS.get(trained.program_engine),
-            trained.starter,
+            trained.launcher,
         ):
             return name
     raise HvdtoolsError(
@@ -89,11 +89,11 @@ def _reducer(family: str, engine: str) -> str:
     )
 
 
-def _op_seconds(rounds: Rounds, draws: int) -> dict[int, Floats]:
-    kinds = kinds_of(rounds)
+def _op_seconds(repeats: Repeats, draws: int) -> dict[int, Floats]:
+    kinds = kinds_of(repeats)
     if ("float32", 1) not in kinds:
         return {}
     return {
         message_bytes: seconds_of([(np.log(point.op_s),) for point in measured.values()], draws)
-        for message_bytes, measured in points_of(rounds, "float32", 1).items()
+        for message_bytes, measured in points_of(repeats, "float32", 1).items()
     }

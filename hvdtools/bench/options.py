@@ -8,7 +8,7 @@ from typing import Any
 from hvdtools.bench.tables import check_kind
 from hvdtools.errors import HvdtoolsError, unknown_name
 
-_TURNS: dict[str, type] = {
+_INTERLEAVE: dict[str, type] = {
     "interval": float,
     "limit_s": float,
     "min_blocks": int,
@@ -25,14 +25,21 @@ _TRAINING: dict[str, type] = {
     "steps": int,
     "epochs": int,
     "warmup_epochs": int,
-    **_TURNS,
+    **_INTERLEAVE,
 }
 # Options of the programs themselves, held equal by a test.
 OPTIONS: dict[str, dict[str, type]] = {
     "torch": {**_TRAINING, "workers": int},
     "keras": _TRAINING,
-    "allreduce": {"sizes": str, "dtype": str, "tensors": str, **_TURNS},
-    "input": {"model": str, "data": str, "batch_size": int, "workers": int, "steps": int, **_TURNS},
+    "allreduce": {"sizes": str, "dtype": str, "tensors": str, **_INTERLEAVE},
+    "input": {
+        "model": str,
+        "data": str,
+        "batch_size": int,
+        "workers": int,
+        "steps": int,
+        **_INTERLEAVE,
+    },
 }
 # The programs' own, held equal by a test; a program reads its names when it starts, in each rank.
 MODELS: dict[str, tuple[str, ...]] = {

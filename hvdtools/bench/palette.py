@@ -26,7 +26,7 @@ MARKS = {
     "horovod-mpi": ("#b83a00", "#ff7a45"),
     "horovod-gloo": ("#c48100", "#f2c14e"),
     "framework": ("#007a5a", "#2fbf93"),
-    "none": ("#5c6470", "#9aa3af"),
+    "no_comm": ("#5c6470", "#9aa3af"),
     "other": ("#c2479f", "#e08fd8"),
 }
 PHASES = {
@@ -67,7 +67,7 @@ _SHAPES = {
     "ddp": ("framework", "D"),
     "torch": ("framework", "D"),
     "mwms": ("framework", "D"),
-    "none": ("none", "P"),
+    "no_comm": ("no_comm", "P"),
     "mpi4py": ("other", "p"),
     "loader": ("other", "p"),
 }

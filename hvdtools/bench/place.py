@@ -50,7 +50,7 @@ class Place:
                 *("--result", str(answer)),
             ),
             ranks=case.ranks,
-            starter=_starter(case, in_slurm=in_slurm),
+            launcher=_launcher(case, in_slurm=in_slurm),
             env=self.environment(suite, case, port),
             oversubscribe=self.oversubscribe,
             on=self._on(case.nodes, per_node),
@@ -78,7 +78,7 @@ class Place:
         """What ranks see beside what they inherit: the same thread bound for every case."""
         seen = {"OMP_NUM_THREADS": str(suite.threads_per_rank)}
         for engine in case.bench_engines:
-            if not (isinstance(self.on, Slurm) and engine.starter == "horovodrun"):
+            if not (isinstance(self.on, Slurm) and engine.launcher == "horovodrun"):
                 seen |= dict(engine.environment)
         if any(engine.needs_ports for engine in case.bench_engines):
             seen |= {"MASTER_ADDR": self._meeting_host(), "MASTER_PORT": str(port)}
@@ -97,7 +97,7 @@ class Place:
     def command_by_hand(self, suite: Suite, case: Case, port: int) -> str:
         """The case as a line to paste in a clone: no path of the machine that it ran on."""
         spec = self.job(suite, case, port, Path("result.jsonl"))
-        words = ["hvdtools", "launch", "-n", str(case.ranks), "--with", spec.starter]
+        words = ["hvdtools", "launch", "-n", str(case.ranks), "--launcher", spec.launcher]
         if isinstance(spec.on, Hosts):
             words += ["--hosts", ",".join(map(str, spec.on.hosts))]
         if isinstance(spec.on, Slurm):
@@ -111,9 +111,9 @@ class Place:
         return shlex.join([*words, "--", "python", program, *program_arguments(case)])
 
 
-def _starter(case: Case, *, in_slurm: bool) -> str:
+def _launcher(case: Case, *, in_slurm: bool) -> str:
     """Who starts a case. Inside a Slurm job srun does what horovodrun does elsewhere."""
-    wanted = next((e.starter for e in case.bench_engines if e.starter is not None), None)
+    wanted = next((e.launcher for e in case.bench_engines if e.launcher is not None), None)
     if in_slurm:
         return "mpirun" if wanted == "mpirun" else "srun"
     return wanted or "auto"

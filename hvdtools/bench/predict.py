@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hvdtools.bench.alpha_beta import AlphaBeta
 from hvdtools.bench.bootstrap import Floats, generator, span_of_values
-from hvdtools.bench.cost import Cost
 from hvdtools.bench.engines import FAMILIES
-from hvdtools.bench.held_out import HeldOut, hold_out, messages_of
+from hvdtools.bench.held_out import HeldOut, allreduces_per_step_of, hold_out
 from hvdtools.bench.interval import Span
 from hvdtools.bench.network import Network
 from hvdtools.bench.operations import Size
@@ -19,7 +19,7 @@ from hvdtools.bench.results import Result
 from hvdtools.bench.scaling_inputs import Inputs, inputs_of
 from hvdtools.bench.scaling_model import Model, Parts, model_of
 from hvdtools.bench.scaling_notes import notes_of
-from hvdtools.bench.works import Work
+from hvdtools.bench.workloads import Workload
 from hvdtools.errors import HvdtoolsError
 
 _DRAWS = 400
@@ -43,7 +43,7 @@ class Forecast:
     """Predictions for one work under one engine, with all that they rest on.
 
     Attributes:
-        work, engine: What is predicted; the engine as it ran.
+        workload, engine: What is predicted; the engine as it ran.
         network: What the user gave; None: as measured.
         ranks_per_node: Taken for all predictions.
         cost_in_node, cost_between_nodes: Of an all-reduce; None where not needed.
@@ -56,12 +56,12 @@ class Forecast:
         notes: What was assumed, a sentence each.
     """
 
-    work: Work
+    workload: Workload
     engine: str
     network: Network | None
     ranks_per_node: int
-    cost_in_node: Cost | None
-    cost_between_nodes: Cost | None
+    cost_in_node: AlphaBeta | None
+    cost_between_nodes: AlphaBeta | None
     overlap: float
     overlap_is_least: bool
     predictions: tuple[Prediction, ...]
@@ -72,32 +72,32 @@ class Forecast:
 
 def predict(
     results: Sequence[Result],
-    work: Work,
+    workload: Workload,
     engine: str,
     ranks: Sequence[int],
     network: Network | None = None,
     ranks_per_node: int | None = None,
-    messages: int | None = None,
+    allreduces_per_step: int | None = None,
 ) -> Forecast:
     """Predict `engine` (a name in the suite) at `work` on each of `ranks`.
 
     Args:
         results: All results of a run: trainings of this work and all-reduces.
         ranks_per_node: By default those of the fullest node measured.
-        messages: All-reduces in a step, for an engine that does not say.
+        allreduces_per_step: All-reduces in a step, for an engine that does not say.
 
     Raises:
         HvdtoolsError: Something that it rests on was not measured; the message says what to run.
     """
-    inputs = inputs_of(results, work, engine, _DRAWS)
-    sent = messages_of(inputs, engine, messages)
+    inputs = inputs_of(results, workload, engine, _DRAWS)
+    sent = allreduces_per_step_of(inputs, engine, allreduces_per_step)
     fullest = inputs.ranks_per_node if ranks_per_node is None else ranks_per_node
     sizes, left_out = _sizes(ranks, fullest, inputs)
     model = model_of(inputs, 0, network, fullest, sent)
     draws = _draws(inputs, network, fullest, sent)
-    held_out, not_held_out = hold_out(results, work, engine, messages)
+    held_out, not_held_out = hold_out(results, workload, engine, allreduces_per_step)
     return Forecast(
-        work=work,
+        workload=workload,
         engine=inputs.engine,
         network=network,
         ranks_per_node=fullest,
@@ -108,7 +108,10 @@ def predict(
         predictions=tuple(_prediction(model, draws, size) for size in sizes),
         held_out=held_out,
         not_held_out=not_held_out,
-        notes=(*left_out, *notes_of(model, network, sizes, FAMILIES[work.family].engines[engine])),
+        notes=(
+            *left_out,
+            *notes_of(model, network, sizes, FAMILIES[workload.family].engines[engine]),
+        ),
     )
 
 
@@ -137,14 +140,14 @@ def _sizes(
 
 
 def _draws(
-    inputs: Inputs, network: Network | None, ranks_per_node: int, messages: int
+    inputs: Inputs, network: Network | None, ranks_per_node: int, allreduces_per_step: int
 ) -> list[Model]:
     """The model fitted anew to each draw of the inputs; none where a single block is all."""
     if not inputs.has_spread:
         return []
     random = generator()
     return [
-        _any_overlap(model_of(inputs, place, network, ranks_per_node, messages), random)
+        _any_overlap(model_of(inputs, place, network, ranks_per_node, allreduces_per_step), random)
         for place in range(1, _DRAWS + 1)
     ]
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvdtools.bench.engines import FAMILIES, Family
+from hvdtools.bench.engines import FAMILIES, RENAMED_ENGINES, Family
 from hvdtools.bench.options import OPTIONS, check_names, check_options
 from hvdtools.bench.tables import check_keys, check_listed_once
 from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.renamed import new_name, with_new_keys
 
 PROGRAMS = Path(__file__).parent / "programs"
 SCALINGS = ("weak", "strong")
@@ -24,7 +25,7 @@ class Program:
         file: Runs in every rank.
         family: A name in `engines.FAMILIES`.
         engines: Names of that family's engines, in the order they take turns.
-        side_by_side: Engines that one starter can serve take turns block by block
+        interleaved: Engines that one launcher can serve take turns block by block
             in one job; otherwise each has jobs of its own, and the jobs take turns.
         scalings: "weak" (the batch of a rank stays the same), "strong" (that of the
             whole job does), or both; (None,) for all-reduces, where nothing scales.
@@ -35,7 +36,7 @@ class Program:
     file: Path
     family: str
     engines: tuple[str, ...]
-    side_by_side: bool
+    interleaved: bool
     scalings: tuple[str | None, ...]
     strong_batch_size: int | None
     options: tuple[tuple[str, str | int | float], ...]
@@ -78,15 +79,18 @@ def read_program(table: Any, suite_file: Path) -> Program:
     where = f"[[program]] in {suite_file}"
     if not isinstance(table, dict):
         raise HvdtoolsError(f"{suite_file} lists {table!r} as a program: begin each [[program]].")
+    table = with_new_keys(table, {"side_by_side": "interleaved"}, where)
     needed = {"file": str, "engines": list, "options": dict}
-    also = {"family": str, "side_by_side": bool, "scaling": list, "strong_batch_size": int}
+    also = {"family": str, "interleaved": bool, "scaling": list, "strong_batch_size": int}
     check_keys(table, needed, where, also)
     name = _family(table, suite_file)
     family = FAMILIES[name]
-    check_listed_once(table["engines"], "engines", str(suite_file))
-    for engine in table["engines"]:
-        if str(engine) not in family.engines:  # str: TOML may hold a list here
-            raise unknown_name(f"engine of {family.name}", str(engine), tuple(family.engines))
+    # str: TOML may hold a list here
+    engines = [new_name("engine", str(name), RENAMED_ENGINES) for name in table["engines"]]
+    check_listed_once(engines, "engines", str(suite_file))
+    for engine in engines:
+        if engine not in family.engines:
+            raise unknown_name(f"engine of {family.name}", engine, tuple(family.engines))
     check_options(table["options"], OPTIONS[name], suite_file)
     if table["file"] in _SHIPPED:
         check_names(name, table["options"])
@@ -99,8 +103,8 @@ def read_program(table: Any, suite_file: Path) -> Program:
     return Program(
         file=_file(table["file"], suite_file),
         family=name,
-        engines=tuple(table["engines"]),
-        side_by_side=_side_by_side(table, family),
+        engines=tuple(engines),
+        interleaved=_interleaved(table, family),
         scalings=scalings,
         strong_batch_size=table.get("strong_batch_size"),
         options=tuple(table["options"].items()),
@@ -128,12 +132,12 @@ def _family(table: dict[str, Any], suite_file: Path) -> str:
     return str(name)
 
 
-def _side_by_side(table: dict[str, Any], family: Family) -> bool:
-    asked = bool(table.get("side_by_side", False))
+def _interleaved(table: dict[str, Any], family: Family) -> bool:
+    asked = bool(table.get("interleaved", False))
     if asked and family.package == "tensorflow":
         raise HvdtoolsError(
             f"{family.program} runs one engine a job, since TensorFlow's own strategy and Horovod "
-            "cannot share a process: leave side_by_side out."
+            "cannot share a process: leave interleaved out."
         )
     return asked
 

@@ -62,7 +62,7 @@ def differences(results: Sequence[Result]) -> str:
 
 
 def commands(results: Sequence[Result]) -> list[str]:
-    """Every command, once: rounds of a case differ in nothing but a port."""
+    """Every command, once: repeats of a case differ in nothing but a port."""
     once = {re.sub(r"\bMASTER_PORT=\d+", "", each.command): each.command for each in results[::-1]}
     return list(once.values())[::-1]
 
@@ -106,7 +106,7 @@ def _whose(mine: Sequence[Result], everyone: Sequence[Result]) -> str:
 _KEYS: dict[str, Callable[[Result], str | int]] = {
     "nodes:": lambda result: result.nodes,
     "ranks:": lambda result: result.ranks,
-    "round": lambda result: result.round,
+    "repeat": lambda result: result.repeat,
     "engine": lambda result: result.engine,
     "program": lambda result: result.program,
 }

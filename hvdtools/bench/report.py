@@ -94,7 +94,7 @@ def page_of(results: Sequence[Result], predictions: Forecasts | None = None) -> 
         dark=variables(dark=True),
         files=files,
         script_hashes=[_hash(files[name]) for name in ("theme.js", "script.js")],
-        yardsticks=_yardsticks(shown),
+        baselines=_baselines(shown),
     )
 
 
@@ -112,14 +112,14 @@ def _shown(section: Section) -> Shown:
 def _forecasts(shown: Sequence[Shown], predictions: Sequence[Forecast]) -> list[ForecastSection]:
     made = []
     for each in shown:
-        works = {row.work for row in each.section.rows}
-        if mine := [forecast for forecast in predictions if forecast.work in works]:
+        workloads = {row.workload for row in each.section.rows}
+        if mine := [forecast for forecast in predictions if forecast.workload in workloads]:
             made.append(forecast_section(each.section, mine))
     return made
 
 
-def _yardsticks(shown: Sequence[Shown]) -> set[str]:
-    return {row.work.family for each in shown for row in each.section.rows}
+def _baselines(shown: Sequence[Shown]) -> set[str]:
+    return {row.workload.family for each in shown for row in each.section.rows}
 
 
 def _hash(script: str) -> str:

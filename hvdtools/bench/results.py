@@ -10,9 +10,9 @@ from pathlib import Path
 
 from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.measured import Allreduce, Loader, Measured, Training, from_table, to_table
+from hvdtools.bench.migration import SCHEMA_VERSION, migrated
 from hvdtools.errors import HvdtoolsError
 
-SCHEMA_VERSION = 3
 FILE_NAME = "results.jsonl"
 
 
@@ -30,10 +30,10 @@ class Result:
         program: The program's file, without its folder.
         options: What the suite told the program, for all engines and rank counts alike.
         engine: A name among the family's engines.
-        side_by_side: The engines that took turns in this one job.
+        interleaved: The engines that took turns in this one job.
         scaling: "weak" or "strong"; None where there is nothing to scale.
         ranks, nodes: Of the job.
-        round: Which repetition of the job, from 1.
+        repeat: Which repetition of the job, from 1.
         wall_s: The whole job, with its start.
         exit_code, error: 0 and None for a job that worked; `error` says why it did not.
         command: The same job by hand, from a clone.
@@ -50,11 +50,11 @@ class Result:
     program: str
     options: dict[str, str | int | float]
     engine: str
-    side_by_side: tuple[str, ...]
+    interleaved: tuple[str, ...]
     scaling: str | None
     ranks: int
     nodes: int
-    round: int
+    repeat: int
     wall_s: float
     exit_code: int
     error: str | None
@@ -94,19 +94,14 @@ class Result:
 
 
 def from_json(line: str) -> Result:
-    """The result on one line.
+    """The result on one line, of this schema version or an older one.
 
     Raises:
         ValueError: The line is not whole JSON.
-        HvdtoolsError: It is JSON of another kind, or of another schema version.
+        HvdtoolsError: It is JSON of another kind, or of an unknown schema version.
     """
     table = json.loads(line)
-    version = table.get("schema_version") if isinstance(table, dict) else None
-    if version != SCHEMA_VERSION:
-        raise HvdtoolsError(
-            f"A result has schema version {version}, and this hvdtools reads {SCHEMA_VERSION}: "
-            "read it with the hvdtools that wrote it, or start a new folder with --out."
-        )
+    table = migrated(table if isinstance(table, dict) else {})
     expected = {field.name for field in dataclasses.fields(Result)}
     if table.keys() != expected:
         odd = ", ".join(sorted(table.keys() ^ expected))
@@ -119,7 +114,7 @@ def from_json(line: str) -> Result:
         )
     if table["measured"] is not None:
         table["measured"] = from_table(table["kind"], table["measured"])
-    return Result(**{**table, "side_by_side": tuple(table["side_by_side"])})
+    return Result(**{**table, "interleaved": tuple(table["interleaved"])})
 
 
 def append(file: Path, result: Result) -> None:
@@ -136,6 +131,34 @@ def append(file: Path, result: Result) -> None:
         out.write(result.to_json().encode() + b"\n")
         out.flush()
         os.fsync(out.fileno())
+
+
+def bring_up_to_date(file: Path) -> None:
+    """Rewrite a file that has lines of older versions, whole or not at all; cut lines are dropped.
+
+    Raises:
+        HvdtoolsError: A line cannot be migrated; the file is left unchanged then.
+    """
+    if not file.is_file() or not _has_old_lines(file):
+        return
+    lines = "".join(result.to_json() + "\n" for result in _whole_lines(file).results)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    with unfinished.open("w") as out:
+        out.write(lines)
+        out.flush()
+        os.fsync(out.fileno())
+    unfinished.replace(file)
+
+
+def _has_old_lines(file: Path) -> bool:
+    for line in file.read_bytes().decode("utf-8", errors="replace").splitlines():
+        try:
+            table = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(table, dict) and table.get("schema_version") != SCHEMA_VERSION:
+            return True
+    return False
 
 
 @dataclass(frozen=True)
@@ -163,7 +186,7 @@ def read(file: Path) -> Reading:
 
     Raises:
         HvdtoolsError: There is no file, no whole line in it, or a line is of
-            another schema version.
+            an unknown schema version.
     """
     if not file.is_file():
         raise HvdtoolsError(f"There are no results in {file}: run `hvdtools bench run demo` first.")
@@ -177,7 +200,7 @@ def whole_results(file: Path) -> tuple[Result, ...]:
     """The same; none where there is no file, or nothing but a line that was cut.
 
     Raises:
-        HvdtoolsError: A line is of another schema version.
+        HvdtoolsError: A line is of an unknown schema version.
     """
     return _whole_lines(file).results if file.is_file() else ()
 

@@ -26,7 +26,7 @@ class Flags:
 
     suite: str
     out: Path | None = None
-    rounds: int | None = None
+    repeats: int | None = None
     ranks: str | None = None
     nodes: str | None = None
     ranks_per_node: int | None = None
@@ -47,8 +47,8 @@ def suite_of(flags: Flags) -> Suite:
     """
     suite = load(flags.suite)
     changes: dict[str, object] = {}
-    if flags.rounds is not None:
-        changes["rounds"] = flags.rounds
+    if flags.repeats is not None:
+        changes["repeats"] = flags.repeats
     if flags.ranks is not None:
         changes["ranks"] = counts("--ranks", flags.ranks)
         if flags.nodes is None:
@@ -77,7 +77,7 @@ def counts(flag: str, text: str) -> tuple[int, ...]:
         return ()
     words = text.split(",")
     if not all(word.strip().isdecimal() and int(word) > 0 for word in words):
-        raise HvdtoolsError(f"{flag} {text} is no list of numbers: write it as in {flag} 1,2,4.")
+        raise HvdtoolsError(f"{flag} {text} is not a list of numbers: write it as in {flag} 1,2,4.")
     return tuple(sorted({int(word) for word in words}))
 
 

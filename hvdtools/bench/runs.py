@@ -21,7 +21,7 @@ from hvdtools.bench.place import Place, inside_slurm
 from hvdtools.bench.results import Result, append, whole_results
 from hvdtools.bench.suite import Suite
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import Outcome, Plan, look_around, make_plan, run
+from hvdtools.launch import Outcome, Plan, detect_host, make_plan, run
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts
 
@@ -78,7 +78,7 @@ def run_cases(this: Run, wanted: Sequence[Case], say: Say) -> Iterator[Result]:
         HvdtoolsError: The user stopped it, by Ctrl-C or a signal; what ran then
             leaves no result.
     """
-    machine = look_around()
+    machine = detect_host()
     for case in wanted:
         say(case, "starting")
         ended = _run_case(this, case, machine, say)
@@ -126,11 +126,11 @@ def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]
             program=case.program.file.name,
             options=case.program.options_under(case.scaling),
             engine=engine,
-            side_by_side=case.engines,
+            interleaved=case.engines,
             scaling=case.scaling,
             ranks=case.ranks,
             nodes=case.nodes,
-            round=case.round,
+            repeat=case.repeat,
             wall_s=round(wall_s, 3),
             exit_code=exit_code,
             error=None if error is None else facts.without_names(error),

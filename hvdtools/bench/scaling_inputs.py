@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvdtools.bench import rounds as rounds_
-from hvdtools.bench.bootstrap import Floats, Round
-from hvdtools.bench.cost import Timed
+from hvdtools.bench import repeats as repeats_
+from hvdtools.bench.alpha_beta import Timed
+from hvdtools.bench.bootstrap import Floats, Repeat
 from hvdtools.bench.engines import FAMILIES, as_it_ran
 from hvdtools.bench.measured import Training
 from hvdtools.bench.operations import Size, by_size, operations_of, seconds_of
+from hvdtools.bench.repeats import Repeats
 from hvdtools.bench.results import Result
-from hvdtools.bench.rounds import Rounds
 from hvdtools.bench.split import split
-from hvdtools.bench.works import Work, by_work
+from hvdtools.bench.workloads import Workload, by_workload
 from hvdtools.errors import HvdtoolsError, unknown_name
 
 
@@ -37,12 +37,12 @@ class Inputs:
         ideal_is_own: Whether the latter is so.
         batches: Size -> samples a rank and step.
         engine_s: Size -> seconds of a step under the engine.
-        ratio: Size -> the same over `ideal_s`, paired by round.
+        ratio: Size -> the same over `ideal_s`, paired by repeat.
         backward_share: Of a step without communication; 1 where phases are not told apart.
         has_phases: Whether they are.
         gradient_bytes: A rank and step.
-        messages: All-reduces of a step; None where the engine does not say.
-        rounds: In which the engine trained.
+        allreduces_per_step: All-reduces of a step; None where the engine does not say.
+        repeats: In which the engine trained.
     """
 
     scaling: str
@@ -56,8 +56,8 @@ class Inputs:
     backward_share: float
     has_phases: bool
     gradient_bytes: int
-    messages: int | None
-    rounds: int
+    allreduces_per_step: int | None
+    repeats: int
 
     @property
     def trained_together(self) -> list[Size]:
@@ -95,23 +95,28 @@ class Inputs:
         ]
 
 
-def inputs_of(results: Sequence[Result], work: Work, engine: str, draws: int) -> Inputs:
+def inputs_of(results: Sequence[Result], workload: Workload, engine: str, draws: int) -> Inputs:
     """Take out what counts for one engine at one work, with so many draws of a bootstrap.
 
     Raises:
         HvdtoolsError: Something was not measured; the message says what to run.
     """
-    of_work = by_work(results).get(work, [])
-    ideal_name = FAMILIES[work.family].ideal
-    _check_engine(work.family, engine, [result.engine for result in of_work])
+    of_work = by_workload(results).get(workload, [])
+    ideal_name = FAMILIES[workload.family].ideal
+    _check_engine(workload.family, engine, [result.engine for result in of_work])
     mine, ideal = by_size(of_work, engine), by_size(of_work, ideal_name or "")
     _check_sizes(mine, engine)
     largest = _training(mine[max(mine)])
+    if largest.gradient_bytes is None:
+        raise HvdtoolsError(
+            f"The results of {engine} do not say how many bytes of gradients a step sends: measure "
+            "again with this hvdtools."
+        )
     shares = [share for each in ideal.values() if (share := _backward_share(each)) is not None]
     return Inputs(
-        scaling=work.scaling or "weak",
-        engine=as_it_ran(work.family, engine, largest.moved_by),
-        ops=operations_of(results, work.family, engine, largest, draws),
+        scaling=workload.scaling or "weak",
+        engine=as_it_ran(workload.family, engine, largest.transport),
+        ops=operations_of(results, workload.family, engine, largest, draws),
         ideal_s={
             size: seconds_of(_steps(each), draws)
             for size, each in (ideal or {(1, 1): mine[1, 1]}).items()
@@ -123,13 +128,13 @@ def inputs_of(results: Sequence[Result], work: Work, engine: str, draws: int) ->
             # Samples/s of the ideal over those of the engine are the engine's seconds over its.
             size: seconds_of(pairs, draws)
             for size, each in mine.items()
-            if size in ideal and (pairs := rounds_.paired(ideal[size], each))
+            if size in ideal and (pairs := repeats_.paired(ideal[size], each))
         },
         backward_share=float(np.median(shares)) if shares else 1.0,
         has_phases=bool(shares),
         gradient_bytes=largest.gradient_bytes,
-        messages=largest.messages or None,
-        rounds=len({key for each in mine.values() for key in each}),
+        allreduces_per_step=largest.allreduces_per_step or None,
+        repeats=len({key for each in mine.values() for key in each}),
     )
 
 
@@ -143,7 +148,7 @@ def _check_engine(family: str, engine: str, measured: Sequence[str]) -> None:
         )
 
 
-def _check_sizes(mine: dict[Size, Rounds], engine: str) -> None:
+def _check_sizes(mine: dict[Size, Repeats], engine: str) -> None:
     if (1, 1) not in mine:
         raise HvdtoolsError(
             f"{engine} did not train on one rank, the base of every efficiency: add 1 to the "
@@ -156,19 +161,19 @@ def _check_sizes(mine: dict[Size, Rounds], engine: str) -> None:
         )
 
 
-def _training(rounds: Rounds) -> Training:
-    training = next(iter(rounds.values())).training
+def _training(repeats: Repeats) -> Training:
+    training = next(iter(repeats.values())).training
     assert training is not None  # it is of a training's work and worked
     return training
 
 
-def _steps(rounds: Rounds) -> list[Round]:
+def _steps(repeats: Repeats) -> list[Repeat]:
     """Logarithms of seconds a step."""
-    trainings = [each.training for each in rounds.values() if each.training is not None]
+    trainings = [each.training for each in repeats.values() if each.training is not None]
     return [(np.log(np.array(each.block_s) / each.steps_per_block),) for each in trainings]
 
 
-def _backward_share(rounds: Rounds) -> float | None:
+def _backward_share(repeats: Repeats) -> float | None:
     """Of a step, on its slowest rank."""
-    parts = split(rounds, rounds)
+    parts = split(repeats, repeats)
     return None if parts is None else parts.backward_s / parts.step_s

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hvdtools.bench.cost import Cost, fit
+from hvdtools.bench.alpha_beta import AlphaBeta, fit
 from hvdtools.bench.network import Network
 from hvdtools.bench.operations import Size
 from hvdtools.bench.scaling_compute import compute_s
@@ -42,16 +42,16 @@ class Model:
 
     Attributes:
         inputs, place: Which draw.
-        in_node, between_nodes: Cost of an all-reduce; None where it is not known.
-        messages: All-reduces in a step.
+        in_node, between_nodes: AlphaBeta of an all-reduce; None where it is not known.
+        allreduces_per_step: All-reduces in a step.
         overlap: What the measured steps say beside that.
     """
 
     inputs: Inputs
     place: int
-    in_node: Cost | None
-    between_nodes: Cost | None
-    messages: int
+    in_node: AlphaBeta | None
+    between_nodes: AlphaBeta | None
+    allreduces_per_step: int
     overlap: Overlap
 
     def parts(self, size: Size) -> Parts:
@@ -66,8 +66,8 @@ class Model:
             return Parts(float(self.inputs.step_alone_s[self.place]), 0.0, 0.0, 0.0, 0.0)
         if cost is None:
             raise unknown_cost(size)
-        last_s = cost.seconds(size[0], self.inputs.gradient_bytes / self.messages)
-        all_s = cost.step_seconds(size[0], self.inputs.gradient_bytes, self.messages)
+        last_s = cost.seconds(size[0], self.inputs.gradient_bytes / self.allreduces_per_step)
+        all_s = cost.step_seconds(size[0], self.inputs.gradient_bytes, self.allreduces_per_step)
         could_hide_s = self.overlap.share * self.inputs.backward_share * computing_s
         exposed_s = max(last_s, all_s - could_hide_s)
         beside_s = self.overlap.beside_s
@@ -75,7 +75,11 @@ class Model:
 
 
 def model_of(
-    inputs: Inputs, place: int, network: Network | None, ranks_per_node: int, messages: int
+    inputs: Inputs,
+    place: int,
+    network: Network | None,
+    ranks_per_node: int,
+    allreduces_per_step: int,
 ) -> Model:
     """Fit all of it to one draw of the inputs.
 
@@ -83,20 +87,20 @@ def model_of(
         HvdtoolsError: The training and the all-reduces ran in different places.
     """
     in_node, between = (_fit(inputs, place, in_node=where) for where in (True, False))
-    overlap = overlap_of(inputs, place, in_node, between, messages)
+    overlap = overlap_of(inputs, place, in_node, between, allreduces_per_step)
     if network is not None:
         between = _replaced(network, in_node, between, ranks_per_node)
-    return Model(inputs, place, in_node, between, messages, overlap)
+    return Model(inputs, place, in_node, between, allreduces_per_step, overlap)
 
 
-def _fit(inputs: Inputs, place: int, *, in_node: bool) -> Cost | None:
+def _fit(inputs: Inputs, place: int, *, in_node: bool) -> AlphaBeta | None:
     timed = inputs.timed(place, in_node=in_node)
     return fit(timed) if timed else None
 
 
 def _replaced(
-    network: Network, in_node: Cost | None, between: Cost | None, ranks_per_node: int
-) -> Cost | None:
+    network: Network, in_node: AlphaBeta | None, between: AlphaBeta | None, ranks_per_node: int
+) -> AlphaBeta | None:
     """The cost over the user's network: its two numbers, and the constant as measured.
 
     A ring over nodes passes each node's link once in each direction and is as fast
@@ -109,4 +113,4 @@ def _replaced(
     if in_node is not None and ranks_per_node > 1:
         bytes_per_s = min(bytes_per_s, in_node.bytes_per_s)
     alpha_s = measured.alpha_s if network.latency_s is None else network.latency_s
-    return Cost(measured.constant_s, alpha_s, bytes_per_s, None)
+    return AlphaBeta(measured.constant_s, alpha_s, bytes_per_s, None)

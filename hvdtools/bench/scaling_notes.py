@@ -19,17 +19,17 @@ def notes_of(
 ) -> tuple[str, ...]:
     """A sentence for each assumption that these predictions rest on."""
     return (
-        *_rounds(model.inputs),
+        *_repeats(model.inputs),
         *_compute(model.inputs, sizes),
         *_network(model, network, sizes),
         *_steps(model, engine),
     )
 
 
-def _rounds(inputs: Inputs) -> Iterator[str]:
-    if inputs.rounds == 1:
+def _repeats(inputs: Inputs) -> Iterator[str]:
+    if inputs.repeats == 1:
         yield (
-            "Measured in one round: the intervals hold how the blocks of a job differ, and not how "
+            "Measured in one repeat: the intervals cover how the blocks of a job differ, not how "
             "jobs do."
         )
 

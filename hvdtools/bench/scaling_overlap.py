@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvdtools.bench.cost import Cost
+from hvdtools.bench.alpha_beta import AlphaBeta
 from hvdtools.bench.operations import Size
 from hvdtools.bench.scaling_compute import compute_s
 from hvdtools.bench.scaling_inputs import Inputs
@@ -29,7 +29,7 @@ class Overlap:
         is_least: Whether it may be more: all was hidden that can be, or there was too
             little communication to tell.
         beside_s: What the engine adds to a step that is no communication: on one rank
-            already (its hooks and copies), and what its messages do not explain on more.
+            already (its hooks and copies), and what its all-reduces do not explain on more.
         unexplained_s: The most of the latter on any number of ranks.
     """
 
@@ -40,7 +40,11 @@ class Overlap:
 
 
 def overlap_of(
-    inputs: Inputs, place: int, in_node: Cost | None, between: Cost | None, messages: int
+    inputs: Inputs,
+    place: int,
+    in_node: AlphaBeta | None,
+    between: AlphaBeta | None,
+    allreduces_per_step: int,
 ) -> Overlap:
     """From each number of ranks the share that was hidden.
 
@@ -53,7 +57,9 @@ def overlap_of(
     alone_s = float(inputs.step_alone_s[place]) - compute_s(inputs, place, (1, 1))
     own_s = max(alone_s, 0.0)
     if not inputs.trained_together:
-        return Overlap(share=0.0, is_least=messages > 1, beside_s=own_s, unexplained_s=0.0)
+        return Overlap(
+            share=0.0, is_least=allreduces_per_step > 1, beside_s=own_s, unexplained_s=0.0
+        )
     told: list[float] = []
     least: list[float] = []
     unexplained_s: list[float] = []
@@ -62,14 +68,14 @@ def overlap_of(
         if cost is None:
             continue
         ideal_s, added_s = _added(inputs, place, size)
-        last_s = cost.seconds(size[0], inputs.gradient_bytes / messages)
-        all_s = cost.step_seconds(size[0], inputs.gradient_bytes, messages)
+        last_s = cost.seconds(size[0], inputs.gradient_bytes / allreduces_per_step)
+        all_s = cost.step_seconds(size[0], inputs.gradient_bytes, allreduces_per_step)
         backward_s = inputs.backward_share * ideal_s
         hidden_s = all_s - (added_s - own_s)
         share = min(max(hidden_s / backward_s, 0.0), 1.0)
         all_hidden = all_s - last_s - hidden_s <= _ALL_HIDDEN * ideal_s
         too_short = all_s - last_s < _TOO_SHORT * backward_s
-        can_be_more = messages > 1 and share < 1 and (all_hidden or too_short)
+        can_be_more = allreduces_per_step > 1 and share < 1 and (all_hidden or too_short)
         (least if can_be_more else told).append(share)
         unexplained_s.append(max(-hidden_s, 0.0))
     if not told and not least:

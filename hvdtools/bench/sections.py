@@ -21,7 +21,7 @@ from hvdtools.bench.sentences import (
 )
 from hvdtools.bench.stats import Row, is_input_bound, summarise
 from hvdtools.bench.titles import titles
-from hvdtools.bench.works import by_work, works_of
+from hvdtools.bench.workloads import by_workload, workloads_of
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ def sections(results: Sequence[Result]) -> list[Section]:
 def _trainings(
     results: Sequence[Result], rows: Sequence[Row], loader_rows: Sequence[LoaderRow]
 ) -> list[Section]:
-    works = by_work(results)
-    named = titles(list(works))
+    workloads = by_workload(results)
+    named = titles(list(workloads))
     made = []
-    for number, (work, of_one) in enumerate(works.items(), 1):
-        mine = tuple(row for row in rows if row.work == work)
+    for number, (workload, of_one) in enumerate(workloads.items(), 1):
+        mine = tuple(row for row in rows if row.workload == workload)
         made.append(
             Section(
                 name=f"training-{number}",
-                title=named[work],
-                scaling=f"{work.scaling} scaling" if work.scaling else "",
+                title=named[workload],
+                scaling=f"{workload.scaling} scaling" if workload.scaling else "",
                 sentence=training_sentence(of_one),
                 notes=(*input_bound(mine, loader_rows), *how_surely(of_one)),
                 grid=training_grid(mine),
@@ -87,11 +87,11 @@ def _trainings(
 
 def _allreduces(results: Sequence[Result]) -> list[Section]:
     drawn = curves(results)
-    works = works_of([result for result in results if result.kind == "allreduce"])
-    named = titles(list(works))
+    workloads = workloads_of([result for result in results if result.kind == "allreduce"])
+    named = titles(list(workloads))
     made = []
-    for number, (work, of_one) in enumerate(works.items(), 1):
-        mine = tuple(curve for curve in drawn if curve.work == work)
+    for number, (workload, of_one) in enumerate(workloads.items(), 1):
+        mine = tuple(curve for curve in drawn if curve.workload == workload)
         # A job fails once, with all its kinds of messages.
         failed = dict.fromkeys(
             (each.engine, each.ranks, each.nodes, each.failures) for each in mine
@@ -99,8 +99,8 @@ def _allreduces(results: Sequence[Result]) -> list[Section]:
         made.append(
             Section(
                 name=f"allreduce-{number}",
-                title=named[work],
-                scaling=f"{work.scaling} scaling" if work.scaling else "",
+                title=named[workload],
+                scaling=f"{workload.scaling} scaling" if workload.scaling else "",
                 sentence=allreduce_sentence(of_one),
                 notes=(*refusals(mine), *how_surely(of_one)),
                 grid=curve_grid(mine),
@@ -116,7 +116,7 @@ def _inputs(
 ) -> list[Section]:
     if not loader_rows:
         return []
-    named = [(each.work.program, each.ranks, each.nodes, each.failures) for each in loader_rows]
+    named = [(each.workload.program, each.ranks, each.nodes, each.failures) for each in loader_rows]
     return [
         Section(
             name="input",
@@ -134,6 +134,8 @@ def _held_back(
     results: Sequence[Result], rows: Sequence[Row], loader_rows: Sequence[LoaderRow]
 ) -> tuple[str, ...]:
     """Which trainings; how much is said with each."""
-    named = titles(list(by_work(results)))
-    works = dict.fromkeys(row.work for row in rows if is_input_bound(row, loader_rows))
-    return tuple(f"input-bound: {named[work]}, {work.scaling} scaling." for work in works)
+    named = titles(list(by_workload(results)))
+    workloads = dict.fromkeys(row.workload for row in rows if is_input_bound(row, loader_rows))
+    return tuple(
+        f"input-bound: {named[workload]}, {workload.scaling} scaling." for workload in workloads
+    )

@@ -22,12 +22,15 @@ def training_sentence(results: Sequence[Result]) -> str:
     if not trainings:
         return said
     one = trainings[0]
-    messages = sorted({each.messages for each in trainings if each.messages})
-    in_messages = f" in {_from_to(messages)}" if messages else ""
+    threads = f"{counted(one.threads_per_rank, 'thread')} a rank."
+    gradient_bytes = [each.gradient_bytes for each in trainings if each.gradient_bytes is not None]
+    if one.parameters is None or not gradient_bytes:
+        return f"{said} {_batch(results)} {threads}"
+    allreduces = sorted({each.allreduces_per_step or 0 for each in trainings} - {0})
+    in_allreduces = f" in {_from_to(allreduces)}" if allreduces else ""
     return (
         f"{said} {_batch(results)} The model has {one.parameters:,} weights; a rank gives "
-        f"{bytes_in_words(max(each.gradient_bytes for each in trainings))} of gradients into a "
-        f"step{in_messages}. {counted(one.threads_per_rank, 'thread')} a rank."
+        f"{bytes_in_words(max(gradient_bytes))} of gradients into a step{in_allreduces}. {threads}"
     )
 
 
@@ -43,19 +46,19 @@ def _sizes(results: Sequence[Result]) -> str:
     return listed([size_words(ranks, nodes) for nodes, ranks in sizes])
 
 
-def _rounds(results: Sequence[Result]) -> str:
-    return counted(len({result.round for result in results}), "round")
+def _repeats(results: Sequence[Result]) -> str:
+    return counted(len({result.repeat for result in results}), "repeat")
 
 
 def _turns(results: Sequence[Result]) -> str:
-    rounds = _rounds(results)
-    together = any(len(result.side_by_side) > 1 for result in results)
-    alone = any(len(result.side_by_side) == 1 for result in results)
+    repeats = _repeats(results)
+    together = any(len(result.interleaved) > 1 for result in results)
+    alone = any(len(result.interleaved) == 1 for result in results)
     if together and alone:
-        return f"in {rounds}, some engines in turns within one job and some in jobs of their own"
+        return f"in {repeats}, some engines in turns within one job and some in jobs of their own"
     if together:
-        return f"in {rounds}, the engines in turns within one job"
-    return f"in {rounds}, each engine in jobs of its own"
+        return f"in {repeats}, the engines in turns within one job"
+    return f"in {repeats}, each engine in jobs of its own"
 
 
 def _batch(results: Sequence[Result]) -> str:
@@ -92,7 +95,7 @@ def allreduce_sentence(results: Sequence[Result]) -> str:
 def input_sentence(results: Sequence[Result]) -> str:
     """What a loader alone is."""
     return (
-        f"{results[0].program} on {_sizes(results)} in {_rounds(results)}: batches are loaded as "
+        f"{results[0].program} on {_sizes(results)} in {_repeats(results)}: batches are loaded as "
         "for a training and given to nobody. A training cannot be faster than that."
     )
 
@@ -130,11 +133,11 @@ def how_surely(results: Sequence[Result]) -> list[str]:
     """What the intervals do not say."""
     worked = [result for result in results if result.measured is not None]
     notes = []
-    if worked and len({(result.run_id, result.round) for result in worked}) == 1:
+    if worked and len({(result.run_id, result.repeat) for result in worked}) == 1:
         notes.append(
-            "One round: a 95 % interval is that of the blocks of a single job. How much the next "
+            "One repeat: a 95 % interval is that of the blocks of a single job. How much the next "
             "job would differ is not in it, so two jobs may differ by more than their intervals "
-            "say. Three rounds or more measure that, too."
+            "say. Three repeats or more measure that, too."
         )
     ended = [str(getattr(result.measured, "stopped_by", "")) for result in worked]
     late = ended.count("limit")
@@ -150,8 +153,8 @@ def refusals(curves: Sequence[Curve]) -> list[str]:
     """Which engine does not sum what, once for all rank counts."""
     said = {
         f"{curve.engine} does not do {curve.dtype}"
-        f"{f' in {curve.tensors} tensors' if curve.tensors > 1 else ''}: {curve.refused}"
+        f"{f' in {curve.tensors} tensors' if curve.tensors > 1 else ''}: {curve.unsupported}"
         for curve in curves
-        if curve.refused is not None
+        if curve.unsupported is not None
     }
     return sorted(said)

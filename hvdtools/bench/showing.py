@@ -98,16 +98,16 @@ def show_forecasts(
     """
     if not made.found:
         raise HvdtoolsError((*made.missing, "No training was measured: run a suite.")[0])
-    named = titles([forecast.work for forecast in made.found])
+    named = titles([forecast.workload for forecast in made.found])
     for forecast in made.found:
-        _show_forecast(console, forecast, named[forecast.work])
+        _show_forecast(console, forecast, named[forecast.workload])
     for why in made.missing:
         typer.echo(f"no forecast of {why}")
     typer.echo(f"report:  {write_page(folder, results, made)}")
 
 
 def _show_forecast(console: Console, forecast: Forecast, title: str) -> None:
-    typer.echo(f"\n{title}, {forecast.work.scaling} scaling, {forecast.engine}")
+    typer.echo(f"\n{title}, {forecast.workload.scaling} scaling, {forecast.engine}")
     for cost, where in (
         (forecast.cost_in_node, "in a node"),
         (forecast.cost_between_nodes, "between nodes"),
@@ -142,8 +142,12 @@ def _show_forecast(console: Console, forecast: Forecast, title: str) -> None:
 
 
 def _case(change: Change) -> str:
-    work, message = change.work, change.message
-    what = [work.model, f"{work.scaling} scaling" if work.scaling else "", change.engine]
+    workload, message = change.workload, change.message
+    what = [
+        workload.model,
+        f"{workload.scaling} scaling" if workload.scaling else "",
+        change.engine,
+    ]
     if message is not None:
         what += [bytes_in_words(message.message_bytes), message.dtype]
         what += [f"{message.tensors} tensors"] if message.tensors > 1 else []

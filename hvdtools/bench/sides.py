@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvdtools.bench import rounds as rounds_
-from hvdtools.bench.bootstrap import Round
+from hvdtools.bench import repeats as repeats_
+from hvdtools.bench.bootstrap import Repeat
 from hvdtools.bench.curves import all_points
 from hvdtools.bench.engines import as_it_ran
 from hvdtools.bench.measured import Allreduce, Loader, Point, Training
+from hvdtools.bench.repeats import Repeats
 from hvdtools.bench.results import Result
-from hvdtools.bench.rounds import Rounds
-from hvdtools.bench.works import Work, works_of
+from hvdtools.bench.workloads import Workload, workloads_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Message:
 class Case:
     """What is held against each other. `engine` is the suite's name for it."""
 
-    work: Work
+    workload: Workload
     engine: str
     ranks: int
     nodes: int
@@ -41,14 +41,14 @@ class Series:
     """One rate.
 
     Attributes:
-        rounds: Its logarithms, by round and block.
+        repeats: Its logarithms, by repeat and block.
         wrong: What was wrong with the result, in words; None if nothing.
-        refused: Why the engine does not do this; `rounds` is then empty.
+        unsupported: Why the engine does not do this; `repeats` is then empty.
     """
 
-    rounds: list[Round]
+    repeats: list[Repeat]
     wrong: str | None = None
-    refused: str | None = None
+    unsupported: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,49 +69,49 @@ class Side:
 def sides_of(results: Sequence[Result], known: Sequence[Result]) -> dict[Case, Side]:
     """Every case; `known` are further results that may name a failed job's model."""
     return {
-        Case(work, *case): _side(of_one, *case, work.family)
-        for work, of_one in works_of(results, known).items()
-        for case in rounds_.sizes(of_one)
+        Case(workload, *case): _side(of_one, *case, workload.family)
+        for workload, of_one in workloads_of(results, known).items()
+        for case in repeats_.sizes(of_one)
     }
 
 
 def _side(results: Sequence[Result], engine: str, ranks: int, nodes: int, family: str) -> Side:
-    mine = rounds_.worked(results, engine, ranks, nodes)
-    moved_by = [
-        each.measured.moved_by
+    mine = repeats_.worked(results, engine, ranks, nodes)
+    transport = [
+        each.measured.transport
         for each in mine.values()
         if isinstance(each.measured, Training | Allreduce)
     ]
     return Side(
-        engine=as_it_ran(family, engine, moved_by[0] if moved_by else None),
+        engine=as_it_ran(family, engine, transport[0] if transport else None),
         series=_series(mine),
-        reasons=rounds_.failures(results, engine, ranks, nodes),
+        reasons=repeats_.failures(results, engine, ranks, nodes),
     )
 
 
-def _series(rounds: Rounds) -> dict[Message | None, Series]:
-    if not rounds:
+def _series(repeats: Repeats) -> dict[Message | None, Series]:
+    if not repeats:
         return {}
-    if any(isinstance(each.measured, Training | Loader) for each in rounds.values()):
-        return {None: Series(rounds_.rates(rounds), _differing(rounds))}
+    if any(isinstance(each.measured, Training | Loader) for each in repeats.values()):
+        return {None: Series(repeats_.rates(repeats), _differing(repeats))}
     found: dict[Message, list[Point]] = {}
-    for _, point in all_points(rounds):
+    for _, point in all_points(repeats):
         message = Message(point.message_bytes, point.dtype, point.tensors)
         found.setdefault(message, []).append(point)
     return {message: _of_points(points) for message, points in found.items()}
 
 
-def _differing(rounds: Rounds) -> str | None:
+def _differing(repeats: Repeats) -> str | None:
     out = sum(
-        each.training is not None and each.training.in_sync is False for each in rounds.values()
+        each.training is not None and each.training.in_sync is False for each in repeats.values()
     )
-    return f"the replicas differ in {out} of {len(rounds)} rounds" if out else None
+    return f"the replicas differ in {out} of {len(repeats)} repeats" if out else None
 
 
 def _of_points(points: Sequence[Point]) -> Series:
-    refused = [point.refused for point in points if point.refused is not None]
+    unsupported = [point.unsupported for point in points if point.unsupported is not None]
     elements = sum(point.wrong_elements for point in points)
     wrong = f"{elements} elements have a wrong sum" if elements else None
     # Operations a second, so that more is better as everywhere.
-    rounds: list[Round] = [(-np.log(point.op_s),) for point in points if point.op_s]
-    return Series(rounds, wrong, refused[0] if refused and not rounds else None)
+    repeats: list[Repeat] = [(-np.log(point.op_s),) for point in points if point.op_s]
+    return Series(repeats, wrong, unsupported[0] if unsupported and not repeats else None)

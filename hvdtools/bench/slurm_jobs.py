@@ -62,7 +62,7 @@ def submissions(request: Request, suite: Suite) -> dict[int, Submission]:
             *(sys.executable, "-m", "hvdtools", "bench", "run", request.suite_word),
             *("--on", "slurm", "--nodes", str(nodes)),
             *("--ranks-per-node", str(suite.ranks_per_node), "--ranks", single or "none"),
-            *("--rounds", str(suite.rounds), "--out", str(request.part(nodes))),
+            *("--repeats", str(suite.repeats), "--out", str(request.part(nodes))),
             *("--run", request.run_id, *request.words),
         )
         argv = (

@@ -8,12 +8,12 @@ import numpy as np
 
 from hvdtools.bench.bootstrap import Floats
 from hvdtools.bench.measured import PHASES, Training
-from hvdtools.bench.rounds import Key, Rounds, median_over
+from hvdtools.bench.repeats import Key, Repeats, median_over
 
 
 @dataclass(frozen=True)
 class Split:
-    """Seconds of a step on its slowest rank; medians over rounds.
+    """Seconds of a step on its slowest rank; medians over repeats.
 
     Attributes:
         input_s, forward_s, backward_s, optimizer_s: Of the engine that communicates
@@ -49,17 +49,17 @@ class Skew:
     over_median: float
 
 
-def split(rounds: Rounds, ideal: Rounds) -> Split | None:
+def split(repeats: Repeats, ideal: Repeats) -> Split | None:
     """Of one case; `ideal` is the engine that communicates nothing, on as many ranks.
 
-    The difference is taken within each round, between the slowest rank under the
+    The difference is taken within each repeat, between the slowest rank under the
     engine and the slowest under `ideal`: what the others wait for a slow rank is no
     communication, `skew` shows it.
 
     Returns:
         None where the program does not tell phases apart.
     """
-    told = _slowest(rounds)
+    told = _slowest(repeats)
     without = _slowest(ideal)
     both = [key for key in told if key in without]
     shown = [without[key] for key in both] if both else list(told.values())
@@ -76,17 +76,17 @@ def split(rounds: Rounds, ideal: Rounds) -> Split | None:
     )
 
 
-def input_share(rounds: Rounds) -> float | None:
-    """Waiting for input over the whole step on the rank where it is worst; median over rounds."""
+def input_share(repeats: Repeats) -> float | None:
+    """Waiting for input over the whole step on the rank where it is worst; median over repeats."""
     shares = [
         max(wait / step for wait, step in zip(each.phase_s["input"], each.rank_step_s, strict=True))
-        for each in _trainings(rounds).values()
+        for each in _trainings(repeats).values()
         if "input" in each.phase_s
     ]
     return median_over(shares) if shares else None
 
 
-def skew(rounds: Rounds, *, is_ideal: bool) -> Skew | None:
+def skew(repeats: Repeats, *, is_ideal: bool) -> Skew | None:
     """The slowest rank.
 
     Ranks that communicate wait for each other in the backward pass, so that their
@@ -98,7 +98,7 @@ def skew(rounds: Rounds, *, is_ideal: bool) -> Skew | None:
     """
     own_s = [
         np.array(each.rank_step_s if is_ideal else _until_backward_s(each))
-        for each in _trainings(rounds).values()
+        for each in _trainings(repeats).values()
         if is_ideal or {"input", "forward"} <= each.phase_s.keys()
     ]
     if not own_s or own_s[0].size < 2:
@@ -113,14 +113,14 @@ def _until_backward_s(training: Training) -> list[float]:
     return [sum(pair) for pair in zip(phases["input"], phases["forward"], strict=True)]
 
 
-def _trainings(rounds: Rounds) -> dict[Key, Training]:
-    return {key: each.training for key, each in rounds.items() if each.training is not None}
+def _trainings(repeats: Repeats) -> dict[Key, Training]:
+    return {key: each.training for key, each in repeats.items() if each.training is not None}
 
 
-def _slowest(rounds: Rounds) -> dict[Key, dict[str, float]]:
-    """The phases of the rank whose phases are longest together, in each round that has them all."""
+def _slowest(repeats: Repeats) -> dict[Key, dict[str, float]]:
+    """The phases of the rank whose phases take longest in all, in each repeat that has them."""
     slowest = {}
-    for key, each in _trainings(rounds).items():
+    for key, each in _trainings(repeats).items():
         if each.phase_s.keys() == set(PHASES):
             rank = int(np.argmax(np.sum([each.phase_s[name] for name in PHASES], axis=0)))
             slowest[key] = {name: each.phase_s[name][rank] for name in PHASES}

@@ -1,6 +1,6 @@
 """A row of numbers for each engine on each number of ranks. METHOD.md says why these.
 
-`works.by_work` sorts results into what may be compared, `curves.curves` makes
+`workloads.by_workload` sorts results into what may be compared, `curves.curves` makes
 the all-reduces' numbers and `loaders.loaders` the input pipelines'.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvdtools.bench import rounds as rounds_
+from hvdtools.bench import repeats as repeats_
 from hvdtools.bench.engines import FAMILIES, as_it_ran
 from hvdtools.bench.interval import Span
 from hvdtools.bench.loaders import LoaderRow
 from hvdtools.bench.measured import Training
+from hvdtools.bench.repeats import Repeats, worked
 from hvdtools.bench.results import Result
-from hvdtools.bench.rounds import Rounds, worked
 from hvdtools.bench.split import Skew, Split, input_share, skew, split
-from hvdtools.bench.works import Work, by_work
+from hvdtools.bench.workloads import Workload, by_workload
 
 # Waiting so long for input, or a loader no faster than this, and training waits for images.
 _INPUT_SHARE = 0.1
@@ -26,37 +26,37 @@ _LOADER_MARGIN = 1.1
 
 @dataclass(frozen=True)
 class Row:
-    """One engine on one number of ranks and nodes, over all rounds of a run.
+    """One engine on one number of ranks and nodes, over all repeats of a run.
 
-    Every `Span` is the median of a round's blocks, of several rounds the geometric mean
+    Every `Span` is the median of a repeat's blocks, of several repeats the geometric mean
     of that, with its 95 % interval, see `bootstrap`; low and high are NaN where there
     is a single block.
 
     Attributes:
-        work: What it did.
+        workload: What it did.
         engine: With what carried the gradients, where the name does not say it.
         ranks, nodes: Of its jobs.
         batch_per_rank: None if all jobs failed.
         samples_per_s: Of all ranks together.
         efficiency: Samples/s over `ranks` times this engine's own on one rank of
-            the same round. 1 is ideal, in weak and in strong scaling.
+            the same repeat. 1 is ideal, in weak and in strong scaling.
         node_efficiency: Samples/s over `nodes` times this engine's own on one node
             with as many ranks; None on one node.
-        against_yardstick: Samples/s over those of its family's yardstick, of the same
-            round, ranks and nodes; None for the yardstick itself.
+        vs_baseline: Samples/s over those of its family's baseline, of the same
+            repeat, ranks and nodes; None for the baseline itself.
         split: None where the program does not tell a step's phases apart.
         input_share: Waiting for input over the whole step, on the rank where it is worst.
         skew: None on one rank, or without phases.
-        peak_memory_bytes: Of the rank and round with most.
-        accuracy: Median over rounds; None without one.
-        in_sync: False if the replicas of any round differed; None where nothing was compared.
-        rounds: How many worked. The blocks of one job share its luck: with one round the
+        peak_memory_bytes: Of the rank and repeat with most.
+        accuracy: Median over repeats; None without one.
+        in_sync: False if the replicas of any repeat differed; None where nothing was compared.
+        repeats: How many worked. The blocks of one job share its luck: with one repeat the
             intervals say how a job varies within itself and nothing about the next job.
-        blocks: Of all those rounds together.
-        failures: Why the others did not work.
+        blocks: Of all those repeats together.
+        failures: Why the others did not workload.
     """
 
-    work: Work
+    workload: Workload
     engine: str
     ranks: int
     nodes: int
@@ -64,14 +64,14 @@ class Row:
     samples_per_s: Span | None
     efficiency: Span | None
     node_efficiency: Span | None
-    against_yardstick: Span | None
+    vs_baseline: Span | None
     split: Split | None
     input_share: float | None
     skew: Skew | None
     peak_memory_bytes: int | None
     accuracy: float | None
     in_sync: bool | None
-    rounds: int
+    repeats: int
     blocks: int
     failures: tuple[str, ...]
 
@@ -82,9 +82,9 @@ def summarise(results: Sequence[Result]) -> list[Row]:
     Works are kept apart, whatever the results are of.
     """
     return [
-        _row(work, of_one, *case)
-        for work, of_one in by_work(results).items()
-        for case in rounds_.sizes(of_one)
+        _row(workload, of_one, *case)
+        for workload, of_one in by_workload(results).items()
+        for case in repeats_.sizes(of_one)
     ]
 
 
@@ -106,32 +106,32 @@ def is_input_bound(row: Row, loader_rows: Sequence[LoaderRow]) -> bool:
 
 def _feeds(loader: LoaderRow, row: Row) -> bool:
     """Whether that loader is this training's: the same library's, with the same data."""
-    package = FAMILIES[loader.work.family].package
+    package = FAMILIES[loader.workload.family].package
     return (
-        package == FAMILIES[row.work.family].package
+        package == FAMILIES[row.workload.family].package
         and (loader.ranks, loader.nodes) == (row.ranks, row.nodes)
-        and loader.work.data == row.work.data
-        and loader.work.model in ("", row.work.model)
+        and loader.workload.data == row.workload.data
+        and loader.workload.model in ("", row.workload.model)
     )
 
 
-def _row(work: Work, results: Sequence[Result], engine: str, ranks: int, nodes: int) -> Row:
-    family = FAMILIES[work.family]
+def _row(workload: Workload, results: Sequence[Result], engine: str, ranks: int, nodes: int) -> Row:
+    family = FAMILIES[workload.family]
     mine = worked(results, engine, ranks, nodes)
     ideal = {} if family.ideal is None else worked(results, family.ideal, ranks, nodes)
     trainings = [result.training for result in mine.values() if result.training is not None]
     return Row(
-        work=work,
-        engine=as_it_ran(work.family, engine, trainings[0].moved_by if trainings else None),
+        workload=workload,
+        engine=as_it_ran(workload.family, engine, trainings[0].transport if trainings else None),
         ranks=ranks,
         nodes=nodes,
         batch_per_rank=trainings[0].batch_per_rank if trainings else None,
-        samples_per_s=rounds_.rate(mine),
-        efficiency=rounds_.ratio(mine, worked(results, engine, 1, 1), over=ranks),
+        samples_per_s=repeats_.rate(mine),
+        efficiency=repeats_.ratio(mine, worked(results, engine, 1, 1), over=ranks),
         node_efficiency=_node_efficiency(results, engine, mine, ranks, nodes),
-        against_yardstick=None
-        if family.yardstick in (None, engine)
-        else rounds_.ratio(mine, worked(results, family.yardstick, ranks, nodes)),
+        vs_baseline=None
+        if family.baseline in (None, engine)
+        else repeats_.ratio(mine, worked(results, family.baseline, ranks, nodes)),
         split=split(mine, ideal),
         input_share=input_share(mine),
         skew=skew(mine, is_ideal=engine == family.ideal),
@@ -140,23 +140,23 @@ def _row(work: Work, results: Sequence[Result], engine: str, ranks: int, nodes: 
         ),
         accuracy=_accuracy(trainings),
         in_sync=_in_sync(trainings),
-        rounds=len(trainings),
+        repeats=len(trainings),
         blocks=sum(len(each.block_s) for each in trainings),
-        failures=rounds_.failures(results, engine, ranks, nodes),
+        failures=repeats_.failures(results, engine, ranks, nodes),
     )
 
 
 def _node_efficiency(
-    results: Sequence[Result], engine: str, mine: Rounds, ranks: int, nodes: int
+    results: Sequence[Result], engine: str, mine: Repeats, ranks: int, nodes: int
 ) -> Span | None:
     if nodes == 1 or ranks % nodes:
         return None  # nodes that are not equally full are no multiple of one
-    return rounds_.ratio(mine, worked(results, engine, ranks // nodes, 1), over=nodes)
+    return repeats_.ratio(mine, worked(results, engine, ranks // nodes, 1), over=nodes)
 
 
 def _accuracy(trainings: Sequence[Training]) -> float | None:
     known = [each.accuracy for each in trainings if each.accuracy is not None]
-    return rounds_.median_over(known) if known else None
+    return repeats_.median_over(known) if known else None
 
 
 def _in_sync(trainings: Sequence[Training]) -> bool | None:

@@ -12,8 +12,9 @@ from typing import Any
 from hvdtools.bench.engines import FAMILIES
 from hvdtools.bench.program import PROGRAMS, Program, read_program
 from hvdtools.bench.tables import check_keys, check_listed_once
-from hvdtools.bench.works import without_measuring
+from hvdtools.bench.workloads import without_measuring
 from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.renamed import with_new_keys
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -32,7 +33,7 @@ class Suite:
         ranks: Numbers of ranks on a single node.
         nodes: Numbers of nodes, each with `ranks_per_node` ranks.
         ranks_per_node: Of a full node; None where `nodes` is empty.
-        rounds: How often each case is run.
+        repeats: How often each case is run.
         threads_per_rank: The framework's threads in each rank, for every case.
         timeout_s: The longest that one case may take.
         programs: What is run.
@@ -45,14 +46,14 @@ class Suite:
     ranks: tuple[int, ...]
     nodes: tuple[int, ...]
     ranks_per_node: int | None
-    rounds: int
+    repeats: int
     threads_per_rank: int
     timeout_s: float
     programs: tuple[Program, ...]
 
     def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise HvdtoolsError(f"{self.rounds} rounds measure nothing: ask for at least 1.")
+        if self.repeats < 1:
+            raise HvdtoolsError(f"{self.repeats} repeats measure nothing: ask for at least 1.")
         if not self.ranks and not self.nodes:
             raise HvdtoolsError("No number of ranks is given: add --ranks 1,2 or --nodes 1,2.")
         for number in (*self.ranks, *self.nodes, self.ranks_per_node or 1):
@@ -105,14 +106,15 @@ def load(name_or_file: str) -> Suite:
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HvdtoolsError(f"{file} is not valid TOML ({error}): mend it there.") from None
+        raise HvdtoolsError(f"{file} is not valid TOML ({error}): fix it there.") from None
     return _suite(table, file)
 
 
 def _suite(table: dict[str, Any], file: Path) -> Suite:
+    table = with_new_keys(table, {"rounds": "repeats"}, str(file))
     needed: dict[str, type] = {
         "name": str,
-        "rounds": int,
+        "repeats": int,
         "threads_per_rank": int,
         "timeout_s": float,
         "program": list,
@@ -133,7 +135,7 @@ def _suite(table: dict[str, Any], file: Path) -> Suite:
         ranks=_counts(table, "ranks", file),
         nodes=_counts(table, "nodes", file),
         ranks_per_node=table.get("ranks_per_node"),
-        rounds=table["rounds"],
+        repeats=table["repeats"],
         threads_per_rank=table["threads_per_rank"],
         timeout_s=float(table["timeout_s"]),
         programs=programs,
@@ -147,8 +149,8 @@ def _check_apart(programs: tuple[Program, ...], file: Path) -> None:
         if FAMILIES[program.family].kind == "allreduce":
             continue
         for scaling, engine in itertools.product(program.scalings, program.engines):
-            work = without_measuring(program.options_under(scaling))
-            case = (program.file, scaling, engine, frozenset(work.items()))
+            workload = without_measuring(program.options_under(scaling))
+            case = (program.file, scaling, engine, frozenset(workload.items()))
             if case in seen:
                 raise HvdtoolsError(
                     f"{file} has {program.file.name} under {engine} twice, and both do the same "

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvdtools.build.smoke_test import SmokeTest, attempt, jobs, telling
 from hvdtools.doctor.explain import explain, shortened
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, broken, note, ok
-from hvdtools.engine.prove import Proof, attempt, jobs, telling
+from hvdtools.doctor.finding import Finding, error, ok, warning
 
 SUBJECT = "all-reduce"
 
@@ -32,7 +32,7 @@ class Check:
     elapsed_s: float
 
 
-def planned(facts: Facts, ranks: int) -> Iterator[Proof]:
+def planned(facts: Facts, ranks: int) -> Iterator[SmokeTest]:
     """A job for each framework that loads, each controller, and NCCL where it has the GPUs."""
     if facts.horovod is None:
         return
@@ -51,30 +51,30 @@ def check(facts: Facts, ranks: int, on_start: Callable[[str], object]) -> tuple[
     """Run the jobs one after another; `on_start` is told the name of each."""
     cores = min(facts.cores.usable, facts.cores.quota or facts.cores.usable)
     done = []
-    for proof in planned(facts, ranks):
-        on_start(proof.name)
-        tried = attempt(proof, ranks / cores)
+    for test in planned(facts, ranks):
+        on_start(test.name)
+        tried = attempt(test, ranks / cores)
         said = tuple(telling(tried.output)) if tried.complaint else ()
-        done.append(Check(proof.name, tried.complaint, said, round(tried.elapsed_s, 1)))
+        done.append(Check(test.name, tried.complaint, said, round(tried.elapsed_s, 1)))
     return tuple(done)
 
 
 def examine_checks(facts: Facts, ranks: int, checks: tuple[Check, ...]) -> Iterator[Finding]:
     """The jobs' ends as findings, and what could not be run."""
     if not checks:
-        yield note(SUBJECT, "nothing to run it with: mend what is broken first")
+        yield warning(SUBJECT, "nothing to run it with: fix the errors first")
     for each in checks:
         if not each.complaint:
             yield ok(SUBJECT, f"{each.name}: right sums ({each.elapsed_s:.1f} s)")
             continue
         meaning, remedy = explain("\n".join([*each.said, each.complaint]))
         because = meaning or shortened(each.said[-1] if each.said else "it said nothing")
-        sentence = f"{each.name}: {each.complaint} after {each.elapsed_s:.1f} s: {because}"
-        yield broken(SUBJECT, sentence, remedy or "run `hvdtools build --prove`, which logs it all")
+        message = f"{each.name}: {each.complaint} after {each.elapsed_s:.1f} s: {because}"
+        yield error(
+            SUBJECT, message, remedy or "run `hvdtools build --smoke-test`, which logs it all"
+        )
     if facts.horovod is not None and facts.horovod.installed.nccl:
         for load in facts.loads:
             if load.gpus is not None and load.gpus < ranks:
-                sentence = (
-                    f"{load.framework} over NCCL was not run: {ranks} ranks, {load.gpus} GPUs"
-                )
-                yield note(SUBJECT, sentence)
+                message = f"{load.framework} over NCCL was not run: {ranks} ranks, {load.gpus} GPUs"
+                yield warning(SUBJECT, message)

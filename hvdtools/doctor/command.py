@@ -1,4 +1,4 @@
-"""`hvdtools doctor`: one screen that says whether a run can work here, and what to mend."""
+"""`hvdtools doctor`: one screen that says whether a run can work here, and what to fix."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def doctor(
         ),
     ] = False,
 ) -> None:
-    """Say what is here, what is broken and what to do about it.
+    """Say what is here, what is wrong with it, and what to do.
 
     Of several hosts, the odd one out is named. The exit code is 1 if anything that a run
-    needs is broken. What only a run on GPUs would lack is a note where there are no GPUs.
+    needs is an error. What only a run on GPUs would lack is a warning where there are no GPUs.
     """
     from rich.console import Console
 
@@ -104,7 +104,7 @@ def doctor(
             where.dealt(found, ranks), "ssh" if named else "srun", interface, wanted
         )
     _tell(report, Console(), as_json)
-    raise typer.Exit(1 if report.level == "broken" else 0)
+    raise typer.Exit(1 if report.level == "error" else 0)
 
 
 def _tell(report: Report | ClusterReport, console: Console, as_json: bool) -> None:

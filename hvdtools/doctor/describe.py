@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from hvdtools.build.environment import Framework
 from hvdtools.doctor.facts import Facts, Horovod
 from hvdtools.doctor.facts_host import Gpus, Interface, Network
 from hvdtools.doctor.findings_network import gloo_interface, outward_interfaces
-from hvdtools.engine.environment import Framework
 from hvdtools.words import counted
 
 _GIB = 2**30

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hvdtools.build.environment import Cuda, Framework, Nccl
 from hvdtools.doctor.facts_host import Cores, Gpus, Memory, Network, Slurm
-from hvdtools.engine.environment import Cuda, Framework, Nccl
 from hvdtools.installed import InstalledHorovod
 from hvdtools.mpi import Mpirun
 

@@ -1,10 +1,10 @@
-"""What the doctor concludes: one sentence each, with its remedy."""
+"""What the doctor concludes: one message each, with its remedy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-LEVELS = ("ok", "note", "broken")
+LEVELS = ("ok", "warning", "error")
 
 
 @dataclass(frozen=True)
@@ -12,29 +12,29 @@ class Finding:
     """One conclusion.
 
     Attributes:
-        level: "ok"; "note" for what a run here can live with; "broken" for
-            what stops a run or makes it a wrong one.
+        level: "ok"; "warning" for what does not stop a run here; "error" for
+            what stops a run or makes its results wrong.
         subject: What it is about: the name of a row on the screen.
-        sentence: What was found.
+        message: What was found.
         remedy: What to do, as a command or an instruction; "" if nothing.
     """
 
     level: str
     subject: str
-    sentence: str
+    message: str
     remedy: str = ""
 
 
-def ok(subject: str, sentence: str) -> Finding:
+def ok(subject: str, message: str) -> Finding:
     """Something that was looked at and is as it should be."""
-    return Finding("ok", subject, sentence)
+    return Finding("ok", subject, message)
 
 
-def note(subject: str, sentence: str, remedy: str = "") -> Finding:
-    """Something that a run on this machine can live with."""
-    return Finding("note", subject, sentence, remedy)
+def warning(subject: str, message: str, remedy: str = "") -> Finding:
+    """Something that does not stop a run on this machine."""
+    return Finding("warning", subject, message, remedy)
 
 
-def broken(subject: str, sentence: str, remedy: str) -> Finding:
-    """Something that stops a run, or makes it a wrong one."""
-    return Finding("broken", subject, sentence, remedy)
+def error(subject: str, message: str, remedy: str) -> Finding:
+    """Something that stops a run or makes its results wrong."""
+    return Finding("error", subject, message, remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, error, ok, warning
 from hvdtools.words import counted
 
 _CUDA_BUILD = "install a CUDA build of torch or tensorflow, then run `hvdtools build`"
@@ -21,31 +21,31 @@ def examine_gpus(facts: Facts) -> Iterator[Finding]:
     if facts.gpus.cards:
         yield from _seen(facts)
     else:
-        sentence = (
-            f"there are {counted(facts.gpu_count, 'GPU')}, but no nvidia-smi to describe them"
-        )
-        yield note("GPUs", sentence)
+        message = f"there are {counted(facts.gpu_count, 'GPU')}, but no nvidia-smi to describe them"
+        yield warning("GPUs", message)
     yield from _links(facts)
 
 
 def _driver(facts: Facts) -> Iterator[Finding]:
     gpus = facts.gpus
     if gpus.complaint:
-        sentence = f"nvidia-smi fails: {gpus.complaint}"
+        message = f"nvidia-smi fails: {gpus.complaint}"
         if gpus.device_files:
             remedy = (
                 "restart the machine or reload NVIDIA's driver, so that both are of one version"
             )
-            yield broken("GPUs", sentence, remedy)
+            yield error("GPUs", message, remedy)
         else:
-            yield note("GPUs", sentence, "load or install NVIDIA's driver if this machine has GPUs")
+            yield warning(
+                "GPUs", message, "load or install NVIDIA's driver if this machine has GPUs"
+            )
         return
     if gpus.device_files and not facts.gpu_count:
-        sentence = f"/dev shows {counted(gpus.device_files, 'GPU')}, but nvidia-smi lists none"
-        yield note("GPUs", sentence, "let the container have NVIDIA's driver (--gpus all, --nv)")
+        message = f"/dev shows {counted(gpus.device_files, 'GPU')}, but nvidia-smi lists none"
+        yield warning("GPUs", message, "let the container have NVIDIA's driver (--gpus all, --nv)")
     for framework in facts.frameworks:
         if gpus.cards and framework.cuda and gpus.cuda and _older(gpus.cuda, framework.cuda):
-            yield broken(
+            yield error(
                 framework.name,
                 f"{framework.name} is built for CUDA {framework.cuda}, but the driver "
                 f"{gpus.driver} serves CUDA {gpus.cuda} at most",
@@ -62,20 +62,20 @@ def _older(driver: str, framework: str) -> bool:
 def _without_gpus(facts: Facts) -> Iterator[Finding]:
     for framework in facts.frameworks:
         if framework.cuda:
-            yield note(
+            yield warning(
                 framework.name,
                 f"{framework.name} is built for CUDA {framework.cuda} and there is no GPU with a "
                 "driver here: it trains on the CPU",
             )
     if not facts.gpus.complaint and not facts.gpus.device_files:
-        yield note("GPUs", "there is no NVIDIA GPU here")
+        yield warning("GPUs", "there is no NVIDIA GPU here")
     if facts.horovod is not None and not _has_nccl(facts):
-        yield note("NCCL", "Horovod was built without NCCL, which only GPUs need")
-    yield note("a GPU run", f"would lack {', '.join(lacking(facts))}")
+        yield warning("NCCL", "Horovod was built without NCCL, which only GPUs need")
+    yield warning("a GPU run", f"would lack {', '.join(lacking(facts))}")
 
 
 def lacking(facts: Facts) -> list[str]:
-    """What stands between this environment and a run on GPUs, in the order of its mending."""
+    """What stands between this environment and a run on GPUs, in the order of its fixing."""
     parts = {
         "an NVIDIA GPU and its driver": facts.gpu_count > 0,
         "a CUDA build of torch or tensorflow": any(each.cuda for each in facts.frameworks),
@@ -96,12 +96,12 @@ def _nccl(facts: Facts) -> Iterator[Finding]:
     cpu_builds = [each for each in facts.frameworks if each.cuda is None]
     if facts.frameworks and len(cpu_builds) == len(facts.frameworks):
         names = " and ".join(f"{each.name} {each.version}" for each in cpu_builds)
-        yield broken("NCCL", f"{gpus} here stay idle: {names} cannot use them", _CUDA_BUILD)
+        yield error("NCCL", f"{gpus} here stay idle: {names} cannot use them", _CUDA_BUILD)
         return
     for framework in cpu_builds:
-        sentence = f"{framework.name} {framework.version} is a CPU build and leaves {gpus} idle"
-        yield note(
-            framework.name, sentence, f"install its CUDA build to train with {framework.name}"
+        message = f"{framework.name} {framework.version} is a CPU build and leaves {gpus} idle"
+        yield warning(
+            framework.name, message, f"install its CUDA build to train with {framework.name}"
         )
     if facts.horovod is None:
         return
@@ -110,7 +110,7 @@ def _nccl(facts: Facts) -> Iterator[Finding]:
         return
     needs = lacking(facts)[:-1]  # the last is what is built
     first = f"install {' and '.join(needs)}, then " if needs else ""
-    yield broken(
+    yield error(
         "NCCL",
         f"{gpus} here, but Horovod was built without NCCL: gradients travel through the host's "
         "memory, and training scales poorly",
@@ -125,17 +125,17 @@ def _seen(facts: Facts) -> Iterator[Finding]:
         load = facts.load(framework.name)
         if framework.cuda is None or load is None or load.gpus is None or load.gpus == here:
             continue
-        sentence = f"{framework.name} sees {load.gpus} of {counted(here, 'GPU')}"
+        message = f"{framework.name} sees {load.gpus} of {counted(here, 'GPU')}"
         if hidden:
             shown = facts.variables["CUDA_VISIBLE_DEVICES"]
-            yield note(framework.name, f"{sentence}: CUDA_VISIBLE_DEVICES={shown}")
+            yield warning(framework.name, f"{message}: CUDA_VISIBLE_DEVICES={shown}")
         elif load.gpus == 0:
-            yield broken(framework.name, sentence, _unseen_remedy(framework.name))
+            yield error(framework.name, message, _unseen_remedy(framework.name))
         else:
-            yield note(framework.name, sentence, "compare with the list of `nvidia-smi -L`")
+            yield warning(framework.name, message, "compare with the list of `nvidia-smi -L`")
     if facts.slurm is not None and facts.slurm.gpus_per_task:
-        sentence = "the allocation asked for GPUs by the task, which hides them from one another"
-        yield note("Slurm", sentence, "ask for --gpus-per-node instead of --gpus-per-task")
+        message = "the allocation asked for GPUs by the task, which hides them from one another"
+        yield warning("Slurm", message, "ask for --gpus-per-node instead of --gpus-per-task")
 
 
 def _unseen_remedy(name: str) -> str:
@@ -147,5 +147,5 @@ def _unseen_remedy(name: str) -> str:
 def _links(facts: Facts) -> Iterator[Finding]:
     linked = any(cell.startswith("NV") for row in facts.gpus.links for cell in row)
     if facts.variables.get("NCCL_P2P_DISABLE", "0") != "0" and linked:
-        sentence = "NCCL_P2P_DISABLE is set, so NVLink is not used"
-        yield note("GPUs", sentence, "unset NCCL_P2P_DISABLE")
+        message = "NCCL_P2P_DISABLE is set, so NVLink is not used"
+        yield warning("GPUs", message, "unset NCCL_P2P_DISABLE")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
-from hvdtools.doctor.finding import Finding, note, ok
+from hvdtools.doctor.finding import Finding, ok, warning
 from hvdtools.doctor.findings_software import family
 from hvdtools.words import counted
 
@@ -24,12 +24,12 @@ def examine_host(facts: Facts) -> Iterator[Finding]:
 def _slurm(facts: Facts) -> Iterator[Finding]:
     slurm = facts.slurm
     if slurm is None:
-        yield note("Slurm", "there is no srun here")
+        yield warning("Slurm", "there is no srun here")
         return
     built_with = facts.horovod.mpi if facts.horovod else None
     has_pmix = any(kind.startswith("pmix") for kind in slurm.mpi_kinds)
     if built_with and family(built_with) == "Open MPI" and not has_pmix:
-        yield note(
+        yield warning(
             "Slurm",
             "srun has no pmix here, and under any other --mpi each rank of Open MPI believes to "
             "be alone",
@@ -45,7 +45,7 @@ def _cores(facts: Facts) -> Iterator[Finding]:
     found = []
     if cores.quota is not None and cores.quota < cores.usable:
         found.append(
-            note(
+            warning(
                 "cores",
                 f"the container may use {cores.quota:g} cores, but shows {cores.usable}: programs "
                 "that count cores start too many threads",
@@ -56,7 +56,7 @@ def _cores(facts: Facts) -> Iterator[Finding]:
     threads = _asked_threads(facts)
     if threads is not None and threads * cores.ranks > available and threads > 1:
         found.append(
-            note(
+            warning(
                 "cores",
                 f"OMP_NUM_THREADS={threads} gives {counted(cores.ranks, 'rank')} "
                 f"{threads * cores.ranks} threads on {available:g} cores",
@@ -65,7 +65,7 @@ def _cores(facts: Facts) -> Iterator[Finding]:
         )
     if cores.ranks > available:
         found.append(
-            note(
+            warning(
                 "cores",
                 f"{counted(cores.ranks, 'rank')} are more than {available:g} cores, and take "
                 "turns on them",
@@ -87,9 +87,11 @@ def _memory(facts: Facts) -> Iterator[Finding]:
     if memory.shared_free_bytes >= _SHARED_WANTED_BYTES:
         yield ok("memory", "room enough in /dev/shm")
     elif memory.shared_bytes == 0:
-        yield note("memory", "there is no /dev/shm, which MPI, NCCL and data loaders use", remedy)
+        yield warning(
+            "memory", "there is no /dev/shm, which MPI, NCCL and data loaders use", remedy
+        )
     else:
-        yield note(
+        yield warning(
             "memory",
             f"/dev/shm has {memory.shared_free_bytes / 2**20:.0f} MiB free, which MPI, NCCL and "
             "data loaders' workers may outgrow",

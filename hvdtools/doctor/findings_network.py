@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from hvdtools.doctor.facts import Facts
 from hvdtools.doctor.facts_host import Interface, Network
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, error, ok, warning
 
 
 def examine_network(facts: Facts) -> Iterator[Finding]:
     """On one machine ranks talk over the loopback interface; between hosts, over the others."""
     outward = outward_interfaces(facts.network)
     if not outward:
-        sentence = "only the loopback interface is up: jobs stay on this machine"
-        yield note("network", sentence)
+        message = "only the loopback interface is up: jobs stay on this machine"
+        yield warning("network", message)
     elif "HOROVOD_GLOO_IFACE" not in facts.variables:
         yield from _own_name(facts.network, outward)
     yield from examine_interfaces(facts)
@@ -26,11 +26,11 @@ def examine_interfaces(facts: Facts) -> Iterator[Finding]:
     ports = facts.network.ports
     active = [port for port in ports if port.state == "ACTIVE"]
     if ports and not active:
-        sentence = f"none of the {len(ports)} InfiniBand ports is active"
-        yield note("network", sentence, "ask who runs the network; NCCL takes TCP until then")
+        message = f"none of the {len(ports)} InfiniBand ports is active"
+        yield warning("network", message, "ask who runs the network; NCCL takes TCP until then")
     if active and facts.variables.get("NCCL_IB_DISABLE", "0") != "0":
-        sentence = "NCCL_IB_DISABLE is set, so NCCL does not use InfiniBand"
-        yield note("network", sentence, "unset NCCL_IB_DISABLE")
+        message = "NCCL_IB_DISABLE is set, so NCCL does not use InfiniBand"
+        yield warning("network", message, "unset NCCL_IB_DISABLE")
 
 
 def outward_interfaces(network: Network) -> list[Interface]:
@@ -43,7 +43,7 @@ def _named(facts: Facts, outward: list[Interface]) -> Iterator[Finding]:
     names = [each.name for each in facts.network.interfaces if each.up and each.addresses]
     gloo = facts.variables.get("HOROVOD_GLOO_IFACE")
     if gloo is not None and gloo not in names:
-        yield broken(
+        yield error(
             "network",
             f"HOROVOD_GLOO_IFACE={gloo} names no interface that is up and has an address",
             f"set it to one of {', '.join(names)}, or unset it",
@@ -54,13 +54,13 @@ def _named(facts: Facts, outward: list[Interface]) -> Iterator[Finding]:
     left = [name for name in names if nccl_takes(nccl, name)]
     loopback = [each.name for each in facts.network.interfaces if each.loopback]
     if not left:
-        yield broken(
+        yield error(
             "network",
             f"NCCL_SOCKET_IFNAME={nccl} leaves NCCL no interface",
             f"let it name one of {', '.join(names)}, or unset it",
         )
     elif outward and set(left) & set(loopback) and nccl.startswith("^"):
-        yield note(
+        yield warning(
             "network",
             f"NCCL_SOCKET_IFNAME={nccl} lets NCCL take {loopback[0]}, which reaches no other host",
             f"write NCCL_SOCKET_IFNAME={nccl},{loopback[0]}",
@@ -93,18 +93,18 @@ def _own_name(network: Network, outward: list[Interface]) -> Iterator[Finding]:
     remedy = f"for jobs on several hosts, set HOROVOD_GLOO_IFACE={chosen}"
     taken = gloo_interface(network)
     if not addresses:
-        sentence = f"this host's name ({network.host_name}) has no address, so Gloo cannot use it"
-        yield note("network", sentence, remedy)
+        message = f"this host's name ({network.host_name}) has no address, so Gloo cannot use it"
+        yield warning("network", message, remedy)
     elif all(text.startswith("127.") or text == "::1" for text in addresses):
-        yield note(
+        yield warning(
             "network",
             f"this host's name resolves to {addresses[0]}: between hosts Gloo would take "
             "loopback, and fail",
             remedy,
         )
     elif taken is None:
-        sentence = f"this host's name resolves to {addresses[0]}, which no interface has"
-        yield note("network", sentence, remedy)
+        message = f"this host's name resolves to {addresses[0]}, which no interface has"
+        yield warning("network", message, remedy)
     else:
         yield ok("network", f"Gloo takes {taken} between hosts")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hvdtools.build.environment import Framework
 from hvdtools.doctor.explain import explain, shortened
 from hvdtools.doctor.facts import Facts, Horovod, Load
-from hvdtools.doctor.finding import Finding, broken, note, ok
-from hvdtools.engine.environment import Framework
+from hvdtools.doctor.finding import Finding, error, ok, warning
 from hvdtools.mpi import Mpirun
 
 _BUILD = "run `hvdtools build`"
@@ -30,24 +30,26 @@ def _horovod(facts: Facts) -> Iterator[Finding]:
     names = [framework.name for framework in facts.frameworks]
     if not names:
         remedy = f"install PyTorch or TensorFlow, then {_BUILD}"
-        yield broken("Horovod", "neither torch nor tensorflow is installed in this Python", remedy)
+        yield error("Horovod", "neither torch nor tensorflow is installed in this Python", remedy)
     elif facts.horovod is None:
-        yield broken("Horovod", "Horovod is not installed in this Python", _BUILD)
+        yield error("Horovod", "Horovod is not installed in this Python", _BUILD)
     if facts.horovod is None:
         return
     built_for = facts.horovod.installed.built_for
     if names and not set(names) & set(built_for):
-        yield broken(
+        yield error(
             "Horovod",
             f"Horovod was built for {_listed(built_for) or 'no framework'}, and "
             f"{_listed(names)} is installed",
             _BUILD,
         )
     elif gone := [name for name in built_for if name not in names]:
-        yield note("Horovod", f"Horovod was built for {_listed(gone)} too, which is not installed")
+        yield warning(
+            "Horovod", f"Horovod was built for {_listed(gone)} too, which is not installed"
+        )
     if facts.horovod.missing:
         wanted = " ".join(f"'{text}'" for text in facts.horovod.missing)
-        yield broken("Horovod", f"Horovod needs {wanted}", f"run `pip install {wanted}`")
+        yield error("Horovod", f"Horovod needs {wanted}", f"run `pip install {wanted}`")
     elif names:
         yield ok("Horovod", "Horovod is installed, with the packages that it needs")
 
@@ -59,26 +61,26 @@ def _framework(
     failed = load is not None and load.complaint != ""
     if load is not None and failed and load.module == name:
         meaning, remedy = explain(load.complaint)
-        sentence = _failure(f"`import {name}` fails", meaning, load.complaint)
-        yield broken(name, sentence, _own_remedy(name, remedy))
+        message = _failure(f"`import {name}` fails", meaning, load.complaint)
+        yield error(name, message, _own_remedy(name, remedy))
         return
     built_for = horovod.installed.built_for.get(name) if horovod else None
     if horovod is None:
         yield ok(name, f"{name} loads")
     elif built_for is None:
         # If Horovod serves no framework that is here, the row of Horovod says so.
-        yield note(name, f"Horovod was built without {name}", _BUILD)
+        yield warning(name, f"Horovod was built without {name}", _BUILD)
     elif built_for != framework.version:
-        sentence = (
+        message = (
             f"Horovod was built for {name} {built_for}, and {name} {framework.version} is "
             f"installed: the two do not fit (ABI mismatch)"
         )
         detail = f"; importing them: {shortened(load.complaint)}" if load and failed else ""
-        yield broken(name, sentence + detail, _BUILD)
+        yield error(name, message + detail, _BUILD)
     elif load is not None and failed:
         meaning, remedy = explain(load.complaint)
-        sentence = _failure(f"`import {load.module}` fails", meaning, load.complaint)
-        yield broken(name, sentence, remedy or "run `hvdtools build --force`")
+        message = _failure(f"`import {load.module}` fails", meaning, load.complaint)
+        yield error(name, message, remedy or "run `hvdtools build --force`")
     else:
         yield ok(name, f"horovod.{name} loads, built for this version")
 
@@ -98,12 +100,12 @@ def _own_remedy(name: str, remedy: str) -> str:
 def _controllers(facts: Facts, horovod: Horovod) -> Iterator[Finding]:
     built = horovod.installed.controllers
     if not built:
-        yield broken("controllers", "Horovod was built with neither MPI nor Gloo", _BUILD)
+        yield error("controllers", "Horovod was built with neither MPI nor Gloo", _BUILD)
         return
     for variable in _ASKED_FOR:
         asked = facts.variables.get(variable, "").lower()
         if asked in _CONTROLLERS and asked not in built:
-            yield broken(
+            yield error(
                 "controllers",
                 f"{variable}={asked} asks for what Horovod was built without",
                 f"unset {variable}, or {_BUILD}",
@@ -115,23 +117,25 @@ def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:
     gloo = "gloo" in horovod.installed.controllers
     if "mpi" not in horovod.installed.controllers:
         if mpi is not None:
-            sentence = "mpirun is here, but Horovod was built without MPI, so ranks use Gloo"
-            yield note("MPI", sentence, f"{_BUILD}; MPI is faster between the CPUs of one machine")
+            message = "mpirun is here, but Horovod was built without MPI, so ranks use Gloo"
+            yield warning(
+                "MPI", message, f"{_BUILD}; MPI is faster between the CPUs of one machine"
+            )
         else:
-            yield note("MPI", "Horovod was built without MPI, and there is no mpirun")
+            yield warning("MPI", "Horovod was built without MPI, and there is no mpirun")
         return
     if mpi is None:
-        yield (note if gloo else broken)(
+        yield (warning if gloo else error)(
             "MPI",
             "Horovod was built with MPI, but there is no mpirun beside Python or on PATH",
             "run `pip install 'hvdtools[mpi]'`, or load the MPI that Horovod was built with",
         )
         return
     if horovod.mpi is None:
-        yield note("MPI", "which MPI Horovod was built with is not known", "check with --np 2")
+        yield warning("MPI", "which MPI Horovod was built with is not known", "check with --np 2")
         return
     if family(horovod.mpi) != family(mpi.flavour):
-        yield broken(
+        yield error(
             "MPI",
             f"mpirun is {mpi.flavour}'s ({mpi.path}), but Horovod was built with {horovod.mpi}: "
             "each rank would find itself alone and train a model of its own",
@@ -140,7 +144,7 @@ def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:
         return
     built, here = _release(horovod.mpi), mpi.release.partition(".")[0]
     if built and here and built != here:
-        yield note(
+        yield warning(
             "MPI",
             f"mpirun is {mpi.name}, but Horovod was built with {horovod.mpi}",
             f"check with `hvdtools doctor --np 2`, or {_BUILD}",
@@ -150,7 +154,7 @@ def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:
 
 
 def family(flavour: str) -> str:
-    """MPIs whose ranks and starters fit one another: MPICH and Intel MPI share an interface."""
+    """MPIs whose ranks and launchers fit one another: MPICH and Intel MPI share an interface."""
     if flavour.startswith(("MPICH", "Intel MPI")):
         return "MPICH"
     return "Open MPI" if flavour.startswith("Open MPI") else flavour

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hvdtools import __version__, installed
+from hvdtools.build.detect import RUNTIME_REQUIREMENTS, find_tensorflow, find_torch, missing
+from hvdtools.build.detect_gpu import find_cuda, find_nccl
 from hvdtools.cpus import fair_threads, quota_cpus, usable_cpus
 from hvdtools.doctor.facts import SHOWN_VARIABLES, Facts, Horovod
 from hvdtools.doctor.facts_host import Cores, Memory
@@ -16,10 +18,8 @@ from hvdtools.doctor.probe_gpu import find_gpus
 from hvdtools.doctor.probe_load import load
 from hvdtools.doctor.probe_network import find_network
 from hvdtools.doctor.probe_slurm import find_slurm
-from hvdtools.engine.detect import RUNTIME_REQUIREMENTS, find_tensorflow, find_torch, missing
-from hvdtools.engine.detect_gpu import find_cuda, find_nccl
 from hvdtools.installed import InstalledHorovod
-from hvdtools.launch import look_around
+from hvdtools.launch import detect_host
 
 # MPICH and what follows its binary interface share one name; Open MPI 4 and 5 another.
 _LIBRARY_OF_MPI = {"Open MPI": b"libmpi.so.40", "MPICH": b"libmpi.so.12"}
@@ -39,7 +39,7 @@ def look(ranks: int | None, environ: Mapping[str, str]) -> Facts:
         loads = [
             pool.submit(load, each.name, with_horovod=each.name in built_for) for each in frameworks
         ]
-        machine, gpus = pool.submit(look_around), pool.submit(find_gpus)
+        machine, gpus = pool.submit(detect_host), pool.submit(find_gpus)
         cuda, slurm = pool.submit(find_cuda), pool.submit(find_slurm, environ)
         network = pool.submit(find_network)
     return Facts(

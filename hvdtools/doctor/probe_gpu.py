@@ -6,8 +6,8 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hvdtools.build.query import Answer, first_match, query
 from hvdtools.doctor.facts_host import Card, Gpus
-from hvdtools.engine.ask import Answer, first_match, hear
 
 _MIB = 2**20
 _TOOL = "nvidia-smi"
@@ -20,9 +20,9 @@ def find_gpus(devices: Path = Path("/dev")) -> Gpus:
     """Ask nvidia-smi; `Gpus()` where there is none."""
     files = sum(1 for path in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", path.name))
     with ThreadPoolExecutor() as pool:
-        listed = pool.submit(hear, [_TOOL, _QUERY, "--format=csv,noheader,nounits"])
-        page = pool.submit(hear, [_TOOL])
-        matrix = pool.submit(hear, [_TOOL, "topo", "-m"])
+        listed = pool.submit(query, [_TOOL, _QUERY, "--format=csv,noheader,nounits"])
+        page = pool.submit(query, [_TOOL])
+        matrix = pool.submit(query, [_TOOL, "topo", "-m"])
     return read(listed.result(), page.result(), matrix.result(), files)
 
 

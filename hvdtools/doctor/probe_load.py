@@ -7,8 +7,8 @@ import re
 import signal
 import sys
 
+from hvdtools.build.query import TIMED_OUT, Answer, query
 from hvdtools.doctor.facts import Load
-from hvdtools.engine.ask import TIMED_OUT, Answer, hear
 
 # A framework on a cluster's network disk can take a minute the first time.
 LIMIT_S = 120
@@ -39,7 +39,7 @@ def load(framework: str, *, with_horovod: bool) -> Load:
     modules = [f"horovod.{framework}.mpi_ops"] if with_horovod else []
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     argv = [sys.executable, "-c", _CHILD, framework, *modules]
-    answer = hear(argv, LIMIT_S, environment)
+    answer = query(argv, LIMIT_S, environment)
     assert answer is not None, "this very interpreter does not start"
     return read(framework, answer)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from hvdtools.build.query import first_match, query
 from hvdtools.doctor.facts_host import Slurm
-from hvdtools.engine.ask import first_match, hear
 
 
 def find_slurm(environ: Mapping[str, str]) -> Slurm | None:
     """srun's own words and the allocation's variables; None where there is no srun."""
-    version = hear(["srun", "--version"])
+    version = query(["srun", "--version"])
     if version is None:
         return None
-    kinds = hear(["srun", "--mpi=list"])
+    kinds = query(["srun", "--mpi=list"])
     job = environ.get("SLURM_JOB_ID")
     return Slurm(
         version=first_match(r"(\d+(?:\.\d+)+\S*)", version.text) or "of an unknown version",

@@ -10,8 +10,8 @@ from hvdtools.doctor.check import Check
 from hvdtools.doctor.facts import Facts
 from hvdtools.doctor.finding import LEVELS, Finding
 
-# 2: `facts` or, of several hosts, `hosts`; the other is null.
-SCHEMA = 2
+# 2: `facts` or, of several hosts, `hosts`; the other is null. 3: the levels and `message`.
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Report:
 
 
 def worst(findings: tuple[Finding, ...]) -> str:
-    """The worst level among findings; "note" where there are none, for bare facts."""
-    return max((finding.level for finding in findings), key=LEVELS.index, default="note")
+    """The worst level among findings; "warning" where there are none, for bare facts."""
+    return max((finding.level for finding in findings), key=LEVELS.index, default="warning")
 
 
 def to_json(report: Report) -> str:

@@ -1,4 +1,4 @@
-"""One screen: a row for each subject, then what is broken and what to know, with remedies."""
+"""One screen: a row for each subject, then errors and warnings, with remedies."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from hvdtools.doctor.check import SUBJECT as ALL_REDUCE
 from hvdtools.doctor.describe import rows
 from hvdtools.doctor.finding import Finding
 from hvdtools.doctor.report import Report, worst
+from hvdtools.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 # A mark and a word: not everyone sees the colour, not every terminal the mark.
-_MARKS = {"ok": ("✓ ok", "green"), "note": ("• note", "yellow"), "broken": ("✗ broken", "red")}
+_MARKS = {"ok": ("✓ ok", "green"), "warning": ("! warning", "yellow"), "error": ("✗ error", "red")}
 
 
 def show(report: Report, console: Console) -> None:
@@ -32,11 +33,11 @@ def show_page(
     last_line: str,
     console: Console,
 ) -> None:
-    """Print a title, the rows (level, subject, text), what to mend, and the verdict."""
+    """Print a title, the rows (level, subject, text), what to fix, and the verdict."""
     console.print(title, markup=False, highlight=False)
     console.print(_table(lines))
-    told = [each for each in findings if each.level == "broken"]
-    told += [each for each in findings if each.level == "note" and each.remedy]
+    told = [each for each in findings if each.level == "error"]
+    told += [each for each in findings if each.level == "warning" and each.remedy]
     if told:
         console.print()
         console.print(_remedies(told))
@@ -48,26 +49,25 @@ def screen_rows(report: Report) -> Iterator[tuple[str, str, str]]:
     """(level, subject, text): facts, and those notes that need no remedy."""
     for subject, text in rows(report.facts):
         findings = report.of(subject)
-        plain = [each.sentence for each in findings if each.level == "note" and not each.remedy]
+        plain = [each.message for each in findings if each.level == "warning" and not each.remedy]
         yield worst(findings), subject, "; ".join(part for part in (text, *plain) if part)
     for finding in report.of(ALL_REDUCE):
-        yield finding.level, ALL_REDUCE, finding.sentence
+        yield finding.level, ALL_REDUCE, finding.message
 
 
 def verdict(report: Report) -> str:
     """The last line: may a run start?"""
-    if worst(report.findings) == "broken" or report.checks:
+    if worst(report.findings) == "error" or report.checks:
         return outcome(report.findings)
-    return "Nothing is broken. `hvdtools doctor --np 2` tries an all-reduce as well."
+    return "No errors. `hvdtools doctor --np 2` also tries an all-reduce."
 
 
 def outcome(findings: tuple[Finding, ...]) -> str:
-    """How many things are broken, in a sentence."""
-    broken = sum(each.level == "broken" for each in findings)
-    if not broken:
-        return "Nothing is broken."
-    count = "1 thing is" if broken == 1 else f"{broken} things are"
-    return f"{count} broken: do what stands behind →."
+    """How many errors there are."""
+    errors = sum(each.level == "error" for each in findings)
+    if not errors:
+        return "No errors."
+    return f"{counted(errors, 'error')}: follow the remedies after →."
 
 
 def _table(lines: list[tuple[str, str, str]]) -> Table:
@@ -94,7 +94,7 @@ def _remedies(findings: list[Finding]) -> Table:
     table.add_column(overflow="fold")
     for finding in findings:
         mark, colour = _MARKS[finding.level]
-        text = Text(f"{finding.subject}: {finding.sentence}")
+        text = Text(f"{finding.subject}: {finding.message}")
         text.append(f"\n→ {finding.remedy}", "bold")
         table.add_row(Text(mark, colour), text)
     return table

@@ -1,1 +1,1 @@
-"""What may stand between a starter and the program in each rank; it imports little."""
+"""The old name of `hvdtools.rank_wrapper`, which saved scripts and manifests run."""

@@ -38,8 +38,8 @@ from hvdtools.keras.in_sync import assert_in_sync  # noqa: E402
 from hvdtools.keras.prepare import prepare  # noqa: E402
 from hvdtools.keras.saving import load, save  # noqa: E402
 from hvdtools.tensorflow.collect import average, broadcast, gather  # noqa: E402
+from hvdtools.tensorflow.preemption import stop_requested  # noqa: E402
 from hvdtools.tensorflow.session import init  # noqa: E402
-from hvdtools.tensorflow.stopping import stop_requested  # noqa: E402
 from hvdtools.topology import Topology  # noqa: E402
 
 __all__ = [

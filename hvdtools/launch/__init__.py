@@ -1,10 +1,10 @@
 """Starts a job: flags -> `JobSpec` -> `Plan` or `Submission` -> printed, started or handed over."""
 
-from hvdtools.launch.machine import look_around
+from hvdtools.launch.machine import detect_host
 from hvdtools.launch.make import make_plan
 from hvdtools.launch.outcome import Outcome
 from hvdtools.launch.plan import Plan, Submission
 from hvdtools.launch.run import run
 from hvdtools.launch.spec import JobSpec
 
-__all__ = ["JobSpec", "Outcome", "Plan", "Submission", "look_around", "make_plan", "run"]
+__all__ = ["JobSpec", "Outcome", "Plan", "Submission", "detect_host", "make_plan", "run"]

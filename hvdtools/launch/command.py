@@ -12,7 +12,8 @@ import typer
 
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.option import Option
-from hvdtools.launch.options import merged
+from hvdtools.launch.options import RENAMED, merged
+from hvdtools.renamed import warn
 
 if TYPE_CHECKING:
     from hvdtools.launch.plan import Plan, Submission
@@ -34,14 +35,14 @@ def launch(
     Example: hvdtools launch -n 2 -- python train.py
     """
     from hvdtools.launch.compose import compose
-    from hvdtools.launch.machine import look_around
+    from hvdtools.launch.machine import detect_host
 
     given = _given(flags)
     words = tuple(command or ())
     if job is not None:
         given, words = _over_file(job, given, words)
     spec = compose(given, words, os.environ)
-    _carry_out(spec, look_around(given.get("mpirun")), dry_run=dry_run, save=save)
+    _carry_out(spec, detect_host(given.get("mpirun")), dry_run=dry_run, save=save)
 
 
 def _carry_out(spec: JobSpec, machine: Any, *, dry_run: bool, save: Path | None) -> None:
@@ -94,6 +95,11 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     """Option name -> value of the flags that were given."""
     names = {option.field: option for option in merged()}
     given = {}
+    for old, new in RENAMED.items():
+        value = flags.pop(f"old_{old}")
+        if value is not None:
+            warn("option", f"--{old}", f"--{new}")
+            given[new] = value
     for field, value in flags.items():
         option = names[field.removesuffix("_")]
         # Not `in (None, False)`: to Python 0 is False, and -n 0 was given.
@@ -141,6 +147,10 @@ def _parameters() -> list[inspect.Parameter]:
         _parameter("dry_run", bool, dry_run, False),
         _parameter("save", Path | None, save),
         *(_parameter_of(option) for option in merged()),
+        *(
+            _parameter(f"old_{old}", str | None, typer.Option(f"--{old}", hidden=True))
+            for old in RENAMED
+        ),
     ]
 
 

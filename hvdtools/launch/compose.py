@@ -45,7 +45,7 @@ def compose(values: Values, command: tuple[str, ...], environ: Mapping[str, str]
     return JobSpec(
         command=command,
         ranks=_ranks(values, target),
-        starter=values.get("with", "auto"),
+        launcher=values.get("launcher", "auto"),
         env=read_env(values.get("env", ()), environ),
         on=target,
         timeout_s=values.get("timeout"),

@@ -1,4 +1,4 @@
-"""Which rank to blame for a failed job."""
+"""Which rank made a job fail."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _VICTIMS_CRIES = ("HorovodInternalError", _OPEN_MPI_CRY)
 # several of them, so the others say nothing.
 _OPEN_MPI_CODE = 14
 _UNCAUGHT = "Traceback (most recent call last):"
-_STOPPED_BY_STARTER = 128 + signal.SIGTERM
+_STOPPED_BY_LAUNCHER = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Failure:
     Attributes:
         rank: The rank.
         exit_code: Its exit code, 128 + number for a signal.
-        code_is_own: False if the starter stopped the rank before its own code was known.
+        code_is_own: False if the launcher stopped the rank before its own code was known.
     """
 
     rank: int
@@ -35,20 +35,20 @@ class Failure:
 def culprit(failures: tuple[Failure, ...], last_lines: Mapping[int, tuple[str, ...]]) -> Failure:
     """The rank that failed of itself.
 
-    A starter names the rank whose process ended first. When a rank fails under Horovod the
+    A launcher names the rank whose process ended first. When a rank fails under Horovod the
     others raise HorovodInternalError at once, and one of them may end before the culprit,
     which still has a framework to unload. So a rank that was stopped by that error gives
     way to one that failed otherwise, to one that died of an exception of its own, or to the
     only one that was not so stopped.
 
     Args:
-        failures: What the starter reported, in the order in which the processes ended.
+        failures: What the launcher reported, in the order in which the processes ended.
         last_lines: What each rank of the job said last.
     """
     first = failures[0]
     victims = _victims(failures, last_lines)
     for failure in failures:
-        was_stopped = failure is not first and failure.exit_code == _STOPPED_BY_STARTER
+        was_stopped = failure is not first and failure.exit_code == _STOPPED_BY_LAUNCHER
         if failure.rank not in victims and not was_stopped:
             return failure
     others = [rank for rank in last_lines if rank not in victims]

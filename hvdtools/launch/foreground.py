@@ -44,7 +44,7 @@ def _run_with_restarts(plan: Plan, spec: JobSpec, files: LogFiles | None) -> int
         outcome = _run_once(plan, spec, files)
         if outcome.exit_code == 0:
             return 0
-        print(outcome_text(plan.starter, outcome), file=sys.stderr, flush=True)
+        print(outcome_text(plan.launcher, outcome), file=sys.stderr, flush=True)
         if outcome.stopped or attempt == spec.restarts:
             break
         print(f"restart {attempt + 1} of {spec.restarts}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Horovod's own horovodrun, over Gloo, as the starter of the ranks."""
+"""Horovod's own horovodrun, over Gloo, as the launcher of the ranks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 import shlex
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.in_rank import words
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec
+from hvdtools.rank_wrapper import words
 
 # horovod/runner/common/util/safe_shell_exec.py, prefix_connection: no space after the colon.
 _TAG = re.compile(r"\[(?P<rank>\d+)\]<(?P<stream>stdout|stderr)>:")
@@ -21,7 +21,7 @@ _FIRST = re.compile(r"first process to do so was:\s+Process name: (\d+)\s+Exit c
 
 
 def usable(spec: JobSpec, machine: Machine) -> None:
-    """Raise if this starter cannot start the job here.
+    """Raise if this launcher cannot start the job here.
 
     Raises:
         HvdtoolsError: Horovod is missing, or was built without Gloo; or the job asks for what
@@ -31,7 +31,7 @@ def usable(spec: JobSpec, machine: Machine) -> None:
     if spec.distribution != "block":
         raise HvdtoolsError(
             f"horovodrun fills host after host and knows no --distribution {spec.distribution}: "
-            "use --with mpirun."
+            "use --launcher mpirun."
         )
 
 
@@ -43,7 +43,7 @@ def _check_horovod(machine: Machine) -> None:
     if "gloo" not in machine.controllers:
         raise HvdtoolsError(
             f"The installed Horovod {machine.horovod} was built without Gloo: run "
-            "`hvdtools build`, or use --with mpirun."
+            "`hvdtools build`, or use --launcher mpirun."
         )
 
 

@@ -1,23 +1,23 @@
-"""MPICH's and Intel MPI's mpirun (Hydra) as the starter of the ranks, which Gloo coordinates."""
+"""MPICH's and Intel MPI's mpirun (Hydra) as the launcher of the ranks, which Gloo coordinates."""
 
 from __future__ import annotations
 
 import re
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.in_rank import words
 from hvdtools.launch import over_mpi
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec
+from hvdtools.rank_wrapper import words
 
 
 def usable(spec: JobSpec, machine: Machine) -> None:
-    """Raise if this starter cannot start the job here.
+    """Raise if this launcher cannot start the job here.
 
     Raises:
         HvdtoolsError: There is no such mpirun, Horovod has no Gloo, or the hosts take unequal
-            numbers of ranks in a way that this starter cannot be told.
+            numbers of ranks in a way that this launcher cannot be told.
     """
     over_mpi.usable(machine)
     over_mpi.controller(machine)
@@ -39,7 +39,7 @@ def environment(spec: JobSpec, machine: Machine) -> tuple[tuple[str, str], ...]:
 def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str, ...]:
     """The command line; Hydra hands its whole environment on, so `names` is not needed.
 
-    Each rank runs under `hvdtools.in_rank`, which says how it ended: Hydra waits for the
+    Each rank runs under `hvdtools.rank_wrapper`, which says how it ended: Hydra waits for the
     others of a rank that fails before it called MPI, and MPICH's never names it. Nor does
     Hydra put the rank's number (`-l`) before lines alone, but before whatever was written at once.
 
@@ -79,7 +79,7 @@ def _placement(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     if len(slots) > 1:
         raise HvdtoolsError(
             "Intel MPI's mpirun takes hosts with equal slots only: give each host as many, or use "
-            "--with horovodrun."
+            "--launcher horovodrun."
         )
     names = ",".join(host.name for host in hosts)
     return (*over_ssh, "-hosts", names, "-ppn", str(slots.pop()), *total)
@@ -92,6 +92,6 @@ def tag(argv: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def failures(words: str, exit_code: int) -> tuple[Failure, ...]:
-    """None: Hydra names the ranks that it ended, not the first; `hvdtools.in_rank` tells more."""
+    """None: Hydra names the ranks that it ended, not the first; the rank wrapper tells more."""
     del words, exit_code
     return ()

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.options import merged
+from hvdtools.launch.options import RENAMED, merged
+from hvdtools.renamed import with_new_keys
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,6 +46,7 @@ def read_job_file(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
         raise HvdtoolsError(
             f'{file}: command must be a list of words, as in command = ["python", "train.py"].'
         )
+    content = with_new_keys(content, RENAMED, str(file))
     kinds = {option.name: option.kind for option in merged()}
     unknown = [name for name in content if name not in kinds]
     if unknown:

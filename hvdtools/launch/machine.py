@@ -13,10 +13,13 @@ from hvdtools.cpus import usable_cpus
 from hvdtools.errors import HvdtoolsError
 from hvdtools.mpi import Mpirun, find_mpirun
 
+# Words for the interpreter that hvdtools runs in.
+PYTHONS = ("python", "python3")
+
 
 @dataclass(frozen=True)
 class Machine:
-    """What `make_plan` needs to know; made by `look_around`, or by hand in a test.
+    """What `make_plan` needs to know; made by `detect_host`, or by hand in a test.
 
     Attributes:
         slots: CPU cores that this process may use: ranks that fit without sharing one.
@@ -41,7 +44,7 @@ class Machine:
     allocation: str | None = None
 
 
-def look_around(mpirun: str | None = None) -> Machine:
+def detect_host(mpirun: str | None = None) -> Machine:
     """Find the facts of this machine. Starts `mpirun --version` and nothing else.
 
     Args:
@@ -69,13 +72,14 @@ def look_around(mpirun: str | None = None) -> Machine:
 def check_program(command: tuple[str, ...]) -> None:
     """Check that the first word of `command` can be run from this folder.
 
-    A starter reports a missing program once a rank, deep in its own words.
+    A launcher reports a missing program once a rank, deep in its own words.
 
     Raises:
         HvdtoolsError: There is no such program, or it may not be executed.
     """
     program = command[0]
-    if shutil.which(program) is not None:
+    # Ranks run these in the environment of hvdtools, which need not be on PATH.
+    if program in PYTHONS or shutil.which(program) is not None:
         return
     if Path(program).is_file():
         raise HvdtoolsError(

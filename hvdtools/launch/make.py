@@ -6,14 +6,14 @@ import dataclasses
 from dataclasses import replace
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.in_rank import words
 from hvdtools.launch import horovodrun, over_mpi
 from hvdtools.launch.interface import interface_variables
-from hvdtools.launch.machine import Machine
+from hvdtools.launch.launchers import launcher
+from hvdtools.launch.machine import PYTHONS, Machine
 from hvdtools.launch.plan import Plan, Submission
 from hvdtools.launch.spec import Hosts, JobSpec, Kubernetes, Local, SageMaker, Slurm
-from hvdtools.launch.starters import starter
 from hvdtools.mpi import HYDRA
+from hvdtools.rank_wrapper import words
 from hvdtools.words import counted
 
 
@@ -55,11 +55,11 @@ def make_plan(spec: JobSpec, machine: Machine) -> Plan:
     `python` is the one that hvdtools is installed in, so that ranks find the same Horovod.
 
     Raises:
-        HvdtoolsError: The ranks do not fit, or the starter cannot start here.
+        HvdtoolsError: The ranks do not fit, or the launcher cannot start here.
     """
     _require_room(spec, machine)
     name, why = _choose(spec, machine)
-    module = starter(name)
+    module = launcher(name)
     env = {
         **dict(module.environment(spec, machine)),
         **_promise(spec),
@@ -72,7 +72,7 @@ def make_plan(spec: JobSpec, machine: Machine) -> Plan:
         argv=module.tokens(replace(spec, command=_command(spec, machine)), machine, handed_on),
         env=tuple(env.items()),
         ranks=spec.ranks,
-        starter=name,
+        launcher=name,
         note=f"{counted(spec.ranks, 'rank')} {_where(spec)} with {_described(name, machine)}{why}",
         hosts=tuple(host.name for host in spec.on.hosts) if isinstance(spec.on, Hosts) else (),
     )
@@ -114,25 +114,26 @@ def _require_room(spec: JobSpec, machine: Machine) -> None:
 
 
 def _choose(spec: JobSpec, machine: Machine) -> tuple[str, str]:
-    """The starter and, if it was not named, why it."""
+    """The launcher and, if it was not named, why it."""
     if isinstance(spec.on, Slurm):
         return _choose_in_allocation(spec, machine), ""
-    if spec.starter == "srun":
+    if spec.launcher == "srun":
         raise HvdtoolsError(
-            "srun starts ranks on nodes that Slurm allocates: add --on slurm, or use --with mpirun."
+            "srun starts ranks on nodes that Slurm allocates: add --on slurm, or use "
+            "--launcher mpirun."
         )
-    if spec.starter != "auto":
-        name = _resolved(spec.starter, machine)
-        starter(name).usable(spec, machine)
+    if spec.launcher != "auto":
+        name = _resolved(spec.launcher, machine)
+        launcher(name).usable(spec, machine)
         return name, ""
     return _choose_freely(spec, machine)
 
 
 def _choose_in_allocation(spec: JobSpec, machine: Machine) -> str:
-    name = "srun" if spec.starter == "auto" else _resolved(spec.starter, machine)
+    name = "srun" if spec.launcher == "auto" else _resolved(spec.launcher, machine)
     if name not in ("srun", "mpirun"):
         raise HvdtoolsError(
-            "Inside a Slurm job ranks are started by srun or Open MPI's mpirun: use --with srun."
+            "Inside a Slurm job srun or Open MPI's mpirun starts the ranks: use --launcher srun."
         )
     assert isinstance(spec.on, Slurm), spec.on
     for field in dataclasses.fields(spec.on):
@@ -141,7 +142,7 @@ def _choose_in_allocation(spec: JobSpec, machine: Machine) -> str:
                 f"This is Slurm job {machine.allocation}, and the ranks start as a step of it, "
                 f"while --{field.name.replace('_', '-')} is for a new job: leave it out."
             )
-    starter(name).usable(spec, machine)
+    launcher(name).usable(spec, machine)
     return name
 
 
@@ -149,12 +150,12 @@ def _choose_freely(spec: JobSpec, machine: Machine) -> tuple[str, str]:
     if machine.horovod is None:
         raise HvdtoolsError("Horovod is not installed here: run `hvdtools build`.")
     if over_mpi.reaches_mpi(machine):
-        starter("mpirun").usable(spec, machine)
+        launcher("mpirun").usable(spec, machine)
         return "mpirun", ", because MPI goes through shared memory where Gloo goes through TCP"
     reason = _why_not_mpi(machine)
     if "gloo" not in machine.controllers:
         raise HvdtoolsError(
-            f"Neither starter can work: {reason}, and Gloo is not built into Horovod either: run "
+            f"Neither launcher can work: {reason}, and Gloo is not built into Horovod either: run "
             "`hvdtools build`."
         )
     horovodrun.usable(spec, machine)
@@ -169,9 +170,9 @@ def _why_not_mpi(machine: Machine) -> str:
     return f"it is {machine.mpirun.name}'s, and Horovod was built with {machine.built_with}"
 
 
-def _resolved(starter: str, machine: Machine) -> str:
+def _resolved(launcher: str, machine: Machine) -> str:
     is_hydra = machine.mpirun is not None and machine.mpirun.flavour in HYDRA
-    return "hydra" if starter == "mpirun" and is_hydra else starter
+    return "hydra" if launcher == "mpirun" and is_hydra else launcher
 
 
 def _promise(spec: JobSpec) -> dict[str, str]:
@@ -187,7 +188,7 @@ def _threads(spec: JobSpec) -> dict[str, str]:
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     command = spec.command
-    if command[0] in ("python", "python3"):
+    if command[0] in PYTHONS:
         command = (machine.python, *command[1:])
     cpus = spec.cpus_per_rank
     return words.bound(machine.python, command, spec.bind, cpus, show=spec.show_binding)
@@ -200,10 +201,10 @@ def _where(spec: JobSpec) -> str:
     return "in this Slurm job" if isinstance(spec.on, Slurm) else "on this machine"
 
 
-def _described(starter: str, machine: Machine) -> str:
-    if starter == "srun":
+def _described(launcher: str, machine: Machine) -> str:
+    if launcher == "srun":
         return "srun"
-    if starter == "horovodrun":
+    if launcher == "horovodrun":
         return f"horovodrun (Horovod {machine.horovod}, Gloo)"
     over = dict(over_mpi.controller(machine))["HOROVOD_CONTROLLER"]
     mpi = "" if over == "mpi" else ", over Gloo, which the program's init() sets up"

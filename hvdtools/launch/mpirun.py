@@ -1,15 +1,15 @@
-"""Open MPI's mpirun as the starter of the ranks: its options, its tags, its last words."""
+"""Open MPI's mpirun as the launcher of the ranks: its options, its tags, its last words."""
 
 from __future__ import annotations
 
 import re
 import shlex
 
-from hvdtools.in_rank import words
 from hvdtools.launch import over_mpi
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, JobSpec, Slurm
+from hvdtools.rank_wrapper import words
 
 # Before each line of a rank: "[prterun-host-123@1,0]<stdout>: " or "[1,0]<stdout>: " from Open
 # MPI 5; Open MPI 4 sets no space after the colon, so that one there belongs to the rank's text.
@@ -122,7 +122,7 @@ def failures(words: str, exit_code: int) -> tuple[Failure, ...]:
 
 
 def usable(spec: JobSpec, machine: Machine) -> None:
-    """Raise if this starter cannot start the job here.
+    """Raise if this launcher cannot start the job here.
 
     Raises:
         HvdtoolsError: There is no mpirun that is known, or no controller fits it.

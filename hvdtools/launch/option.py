@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TARGETS = ("local", "hosts", "slurm", "kubernetes", "sagemaker")
-STARTER_NAMES = ("auto", "mpirun", "horovodrun", "srun")
+LAUNCHER_NAMES = ("auto", "mpirun", "horovodrun", "srun")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hvdtools.launch.kubernetes import target as kubernetes
-from hvdtools.launch.option import STARTER_NAMES, TARGETS, Option
+from hvdtools.launch.option import LAUNCHER_NAMES, TARGETS, Option
 from hvdtools.launch.sagemaker import target as sagemaker
 from hvdtools.launch.slurm import target as slurm
 from hvdtools.launch.spec import BINDINGS, DISTRIBUTIONS
@@ -15,6 +15,8 @@ _WHAT = "What"
 _WHERE = "Where"
 _HOW = "How"
 
+# Names of options in 0.1.
+RENAMED = {"with": "launcher"}
 GENERAL = (
     Option("ranks", int, "How many ranks to start in all.", _WHAT, "N", flags=("-n",)),
     Option("nodes", int, "How many nodes to ask for.", _WHAT, "N", ("local", *_ALLOCATED)),
@@ -32,7 +34,7 @@ GENERAL = (
     Option("hosts", str, "Hosts and their slots, reached by ssh.", _WHERE, "A:4,B:4", ("hosts",)),
     Option("hostfile", str, "The same from a file, one on a line.", _WHERE, "FILE", ("hosts",)),
     Option("interface", str, "The network interface to talk over.", _WHERE, "NAME"),
-    Option("with", str, f"Who starts the ranks: {', '.join(STARTER_NAMES)}.", _HOW, "STARTER"),
+    Option("launcher", str, f"Who starts ranks: {', '.join(LAUNCHER_NAMES)}.", _HOW, "LAUNCHER"),
     Option("mpirun", str, "The mpirun to start with.", _HOW, "PATH", _HERE),
     Option(
         "distribution",
@@ -45,7 +47,7 @@ GENERAL = (
     Option("bind", str, f"Bind ranks to: {', '.join(BINDINGS)}.", _HOW, "KIND", _RANKS),
     Option("show-binding", bool, "Show each rank's cores and GPU.", _HOW, on=_RANKS),
     Option("oversubscribe", bool, "Allow more ranks than CPU cores.", _HOW, on=("local",)),
-    Option("pass", tuple, "An option for the starter, as it is; may be repeated.", _HOW, "WORD",
+    Option("pass", tuple, "An option for the launcher, as it is; may be repeated.", _HOW, "WORD",
            _RANKS),
 )  # fmt: skip
 

@@ -17,13 +17,13 @@ def usable(machine: Machine) -> Mpirun:
     if found is None:
         raise HvdtoolsError(
             "There is no mpirun beside this Python or on PATH: run `pip install 'hvdtools[mpi]'` "
-            "and then `hvdtools build`, or use --with horovodrun."
+            "and then `hvdtools build`, or use --launcher horovodrun."
         )
     if found.flavour not in ("Open MPI", *HYDRA) or found.version < (4,):
         raise HvdtoolsError(
             f"{found.path} is not Open MPI 4 or newer, MPICH or Intel MPI (it says "
             f"{found.name!r}) and its options are not known here: run `pip install "
-            "'hvdtools[mpi]'`, or use --with horovodrun."
+            "'hvdtools[mpi]'`, or use --launcher horovodrun."
         )
     return found
 

@@ -11,10 +11,10 @@ class Plan:
     """A job that is ready to start, by a program that stays until it ends.
 
     Attributes:
-        argv: The starter's command line.
-        env: Variables to set for the starter, on top of the caller's environment.
+        argv: The launcher's command line.
+        env: Variables to set for the launcher, on top of the caller's environment.
         ranks: How many ranks it starts.
-        starter: "mpirun", "hydra" (MPICH's and Intel's mpirun), "horovodrun" or "srun".
+        launcher: "mpirun", "hydra" (MPICH's and Intel's mpirun), "horovodrun" or "srun".
         note: In one line for the user, what was chosen and why.
         hosts: The hosts that ssh must reach; empty where all ranks are here.
     """
@@ -22,7 +22,7 @@ class Plan:
     argv: tuple[str, ...]
     env: tuple[tuple[str, str], ...]
     ranks: int
-    starter: str
+    launcher: str
     note: str = ""
     hosts: tuple[str, ...] = ()
 

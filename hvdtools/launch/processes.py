@@ -1,4 +1,4 @@
-"""Ends a starter and every process below it, those that left its session included."""
+"""Ends a launcher and every process below it, those that left its session included."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _KILL_S = 2.0
 def end_tree(pid: int, signum: int) -> None:
     """Send `signum` to process `pid`, let it end its ranks, and kill what is left.
 
-    The processes are listed before the signal is sent: a starter puts its ranks into
+    The processes are listed before the signal is sent: a launcher puts its ranks into
     sessions of their own, and once it is gone nothing leads from it to them.
     Returns when none is left, after about 8 seconds at most.
     """
     import psutil
 
     try:
-        starter = psutil.Process(pid)
-        tree = [starter, *starter.children(recursive=True)]
-        starter.send_signal(signum)
+        launcher = psutil.Process(pid)
+        tree = [launcher, *launcher.children(recursive=True)]
+        launcher.send_signal(signum)
     except psutil.NoSuchProcess:
         return
     _, alive = psutil.wait_procs(tree, timeout=_GRACE_S)

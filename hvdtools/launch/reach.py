@@ -25,7 +25,7 @@ class Problem:
         unknown: True where ssh finds no such name.
     """
 
-    sentence: str
+    message: str
     remedy: str
     unknown: bool = False
 
@@ -33,7 +33,7 @@ class Problem:
 def check_hosts(hosts: Sequence[str], folder: Path, program: str) -> None:
     """Check that ssh reaches each host without a password, and finds the job's files there.
 
-    A starter reports the same for each rank, deep in its own words, or waits for ever.
+    A launcher reports the same for each rank, deep in its own words, or waits for ever.
 
     Args:
         folder: The folder that ranks start in.
@@ -45,7 +45,7 @@ def check_hosts(hosts: Sequence[str], folder: Path, program: str) -> None:
     found = list(problems(hosts, folder, program).values())
     if found:
         more = f" ({len(found) - 1} more hosts have a problem, too.)" if len(found) > 1 else ""
-        raise HvdtoolsError(f"{found[0].sentence}: {found[0].remedy}.{more}")
+        raise HvdtoolsError(f"{found[0].message}: {found[0].remedy}.{more}")
 
 
 def problems(hosts: Sequence[str], folder: Path, program: str) -> dict[str, Problem]:
@@ -83,8 +83,8 @@ def _problem(host: str, question: str, folder: Path, program: str) -> Problem | 
     except FileNotFoundError:
         raise HvdtoolsError("There is no ssh on this machine: install openssh-client.") from None
     except subprocess.TimeoutExpired:
-        sentence = f"{host} does not answer ssh within {_PATIENCE_S} s"
-        return Problem(sentence, "correct --hosts, or mend it")
+        message = f"{host} does not answer ssh within {_PATIENCE_S} s"
+        return Problem(message, "correct --hosts, or fix it")
     if done.returncode == 0:
         return None
     if done.returncode == _NO_FOLDER:

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-from hvdtools.in_rank.words import read_ending
 from hvdtools.launch.failure import Failure, culprit
+from hvdtools.launch.launchers import launcher
 from hvdtools.launch.outcome import TIMED_OUT, Outcome
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.processes import end_tree
-from hvdtools.launch.starters import starter
 from hvdtools.launch.transcript import OnLine, Transcript
+from hvdtools.rank_wrapper.words import read_ending
 
 _LAST_WORDS_S = 5.0
 _FIND_OUT_S = 3.0
@@ -28,10 +28,10 @@ _FIND_OUT_S = 3.0
 
 @dataclass(frozen=True)
 class _Stop:
-    """Why to stop waiting: the starter ended, a signal or the clock, or a reader that failed.
+    """Why to stop waiting: the launcher ended, a signal or the clock, or a reader that failed.
 
     Attributes:
-        signum: The signal to end the starter with; None if it has ended.
+        signum: The signal to end the launcher with; None if it has ended.
         exit_code: What the job's exit code is then; None where the ranks' failures tell.
         error: What a reader met.
     """
@@ -42,14 +42,14 @@ class _Stop:
 
 
 class _Endings:
-    """How watched ranks ended (see `hvdtools.in_rank`), in the order in which they say so."""
+    """How watched ranks ended (see `hvdtools.rank_wrapper`), in the order in which they say so."""
 
     def __init__(self, stops: queue.SimpleQueue[_Stop]) -> None:
         self.failures: list[Failure] = []
         self._stops = stops
 
     def heard(self, line: str) -> bool:
-        """True if the line is such a word; some starters let the others wait for ever then."""
+        """True if the line is such a word; some launchers let the others wait for ever then."""
         ended = read_ending(line)
         if ended is None:
             return False
@@ -63,7 +63,7 @@ class _Endings:
 
 
 def show(rank: int | None, stream: str, line: str) -> None:
-    """Print a line to the stream it came from, "[rank] line"; the starter's own words bare."""
+    """Print a line to the stream it came from, "[rank] line"; the launcher's own words bare."""
     print(line if rank is None else f"[{rank}] {line}", file=getattr(sys, stream), flush=True)
 
 
@@ -74,7 +74,7 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
 
     Args:
         plan: From `make_plan`.
-        on_line: Called with (rank or None for the starter's own words, "stdout" or
+        on_line: Called with (rank or None for the launcher's own words, "stdout" or
             "stderr", line) for each line as it arrives, one call at a time. `show` if None.
             An exception that it raises ends the job and is raised again here.
         timeout_s: End the job after this many seconds; None waits for ever.
@@ -88,7 +88,7 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
         if not endings.heard(line):
             tell(rank, stream, line)
 
-    transcript = Transcript(starter(plan.starter).tag(plan.argv), take)
+    transcript = Transcript(launcher(plan.launcher).tag(plan.argv), take)
     with _signals_to(stops):
         process = _start(plan)
         try:
@@ -155,7 +155,7 @@ def _wait(stops: queue.SimpleQueue[_Stop], timeout_s: float | None) -> _Stop:
 
 
 def _raise_what_a_reader_met(stop: _Stop, stops: queue.SimpleQueue[_Stop]) -> None:
-    # The last lines are read after the starter has ended, so an error may have come second.
+    # The last lines are read after the launcher has ended, so an error may have come second.
     later = [stops.get() for _ in range(stops.qsize())]
     for error in (each.error for each in (stop, *later) if each.error is not None):
         raise error
@@ -193,7 +193,7 @@ def _outcome(
         return Outcome(0, None, ())
     own_code = 128 - exit_code if exit_code < 0 else exit_code
     words = transcript.words()
-    failures = failures or starter(plan.starter).failures(words, own_code)
+    failures = failures or launcher(plan.launcher).failures(words, own_code)
     if plan.ranks == 1 and not words.strip():
         failures = (Failure(0, own_code),)  # Open MPI 5 does not report on a rank that is alone
     if not failures:

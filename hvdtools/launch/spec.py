@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.errors import HvdtoolsError, unknown_name
-from hvdtools.launch.option import STARTER_NAMES
+from hvdtools.launch.option import LAUNCHER_NAMES
 from hvdtools.launch.targets import (
     LOCAL,
     Hosts,
@@ -34,14 +34,14 @@ class JobSpec:
     Attributes:
         command: What every rank runs, as words; no shell reads them.
         ranks: How many processes to start in all, 1 or more.
-        starter: Who starts them: "mpirun", "horovodrun", "srun", or "auto" to choose.
+        launcher: Who starts them: "mpirun", "horovodrun", "srun", or "auto" to choose.
         env: Extra variables for every rank, as (name, value).
         oversubscribe: Allow more ranks than slots (CPU cores here, or those of the hosts).
         on: Where it runs.
         nodes: How many nodes to ask for; None leaves it to who allocates them.
         ranks_per_node: Ranks on each of them; None leaves it to who allocates them.
         gpus_per_node: GPUs to ask for on each node; None asks for none.
-        cpus_per_rank: CPU cores for each rank; None leaves it to the starter.
+        cpus_per_rank: CPU cores for each rank; None leaves it to the launcher.
         distribution: "block" fills a node before the next; "cyclic" deals ranks out in turn.
         bind: What to bind each rank to: "none", "cores", "numa" (a NUMA node's part), or "gpu"
             (the cores next to its GPU).
@@ -51,7 +51,7 @@ class JobSpec:
         timeout_s: End the job after so long.
         restarts: How often to start it again when it fails.
         log_dir: A folder for one file of output a rank.
-        pass_on: Options for the starter, as they are.
+        pass_on: Options for the launcher, as they are.
 
     Raises:
         HvdtoolsError: A field cannot be right anywhere, or two contradict each other.
@@ -59,7 +59,7 @@ class JobSpec:
 
     command: tuple[str, ...]
     ranks: int
-    starter: str = "auto"
+    launcher: str = "auto"
     env: tuple[tuple[str, str], ...] = ()
     oversubscribe: bool = False
     on: Target = LOCAL
@@ -113,12 +113,12 @@ def _of_numbers(spec: JobSpec) -> Iterator[HvdtoolsError]:
             f"--timeout {spec.timeout_s:g} leaves no time to run: give more than 0."
         )
     if spec.restarts < 0:
-        yield HvdtoolsError(f"--restarts {spec.restarts} is less than never: give 0 or more.")
+        yield HvdtoolsError(f"--restarts must be 0 or more (got {spec.restarts}).")
 
 
 def _of_names(spec: JobSpec) -> Iterator[HvdtoolsError]:
     for kind, name, known in (
-        ("starter", spec.starter, STARTER_NAMES),
+        ("launcher", spec.launcher, LAUNCHER_NAMES),
         ("binding", spec.bind, BINDINGS),
         ("distribution", spec.distribution, DISTRIBUTIONS),
     ):

@@ -9,7 +9,7 @@ from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.spec import JobSpec
 
 # The flags that do not have their field's name.
-_FLAGS = {"starter": "with", "timeout_s": "timeout", "pass_on": "pass"}
+_FLAGS = {"timeout_s": "timeout", "pass_on": "pass"}
 
 
 def refuse(spec: JobSpec, reasons: Mapping[str, str], place: str) -> None:

@@ -1,4 +1,4 @@
-"""Who said what: a starter's two output streams taken apart into lines of ranks."""
+"""Who said what: a launcher's two output streams taken apart into lines of ranks."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OnLine = Callable[[int | None, str, str], None]
 
 
 class Transcript:
-    """Reads both streams of a starter, shows each line, and keeps the last of every rank.
+    """Reads both streams of a launcher, shows each line, and keeps the last of every rank.
 
     A line of a rank goes to the stream that its tag names, or else to the one it came by; what
-    has no tag is the starter's own and has rank None. A carriage return ends a line too, so that a
+    has no tag is the launcher's own and has rank None. A carriage return ends a line too, so that a
     progress bar is seen while it moves.
     """
 
@@ -74,7 +74,7 @@ class Transcript:
         self._on_line(rank, stream, line)
 
     def last_lines(self, rank: int | None) -> tuple[str, ...]:
-        """The last lines of a rank, 20 at most, or of the starter itself (None).
+        """The last lines of a rank, 20 at most, or of the launcher itself (None).
 
         A rank's two streams arrive in no fixed order, and its error must not be pushed out by
         what it printed: standard error comes last and has 15 of the lines, more if there is room.
@@ -88,6 +88,6 @@ class Transcript:
         return (*printed[max(0, len(printed) + len(errors) - KEPT_LINES) :], *errors)
 
     def words(self) -> str:
-        """What the starter said itself."""
+        """What the launcher said itself."""
         with self._one_at_a_time:
             return "\n".join(self._words)

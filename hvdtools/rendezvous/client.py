@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.rendezvous.book import Member
-from hvdtools.rendezvous.offer import Offer
+from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.rendezvous.membership import Member
 from hvdtools.rendezvous.scope import BOOK, DOOR, ENTRY, OPEN, SHUT, scope_of, wait_a_little
 
 _ANSWER_S = 3.0  # for one request: a packet that a firewall drops is never answered
@@ -35,11 +35,11 @@ class Contact:
 
 
 def find(
-    look: Callable[[], Iterable[Offer]],
+    look: Callable[[], Iterable[Endpoint]],
     number: int,
     timeout_s: float,
     longest_pause_s: float,
-) -> tuple[Contact, Offer]:
+) -> tuple[Contact, Endpoint]:
     """Knock at every offer until rank 0's store opens; the contact, and the offer that was it.
 
     Args:
@@ -54,7 +54,7 @@ def find(
     while True:
         for offer in look():
             for address in offer.addresses:
-                result = knock(address, offer.port, scope_of(offer.token, number))
+                result = probe(address, offer.port, scope_of(offer.token, number))
                 if isinstance(result, Contact):
                     return result, offer
                 tried[f"{address}:{offer.port}"] = result
@@ -76,7 +76,7 @@ def _unreachable(tried: dict[str, str], timeout_s: float) -> str:
     )
 
 
-def knock(address: str, port: int, scope: str, timeout_s: float = _ANSWER_S) -> Contact | str:
+def probe(address: str, port: int, scope: str, timeout_s: float = _ANSWER_S) -> Contact | str:
     """The contact, or what is wrong there."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
     try:
@@ -106,7 +106,7 @@ def introduce(contact: Contact, member: Member) -> None:
     _insist(contact, "PUT", key, json.dumps(asdict(member)).encode())
 
 
-def read_book(contact: Contact, timeout_s: float, longest_pause_s: float) -> dict[str, Any]:
+def read_membership(contact: Contact, timeout_s: float, longest_pause_s: float) -> dict[str, Any]:
     """Wait until rank 0 shows the book.
 
     Raises:

@@ -8,13 +8,13 @@ from typing import Any
 from hvdtools.errors import HvdtoolsError, unknown_name
 from hvdtools.rendezvous.meeting import meet
 from hvdtools.rendezvous.network import loopback
-from hvdtools.topology import Promise
+from hvdtools.topology import LaunchEnvironment
 
 _CONTROLLER = "HOROVOD_CONTROLLER"
 
 
-def choose_controller(hvd: Any, promise: Promise, environ: Mapping[str, str]) -> str:
-    """ "mpi" or "gloo": what the user named, or what the starter serves.
+def choose_controller(hvd: Any, launch_env: LaunchEnvironment, environ: Mapping[str, str]) -> str:
+    """ "mpi" or "gloo": what the user named, or what the launcher serves.
 
     Raises:
         HvdtoolsError: This Horovod was built without it.
@@ -25,23 +25,24 @@ def choose_controller(hvd: Any, promise: Promise, environ: Mapping[str, str]) ->
         raise unknown_name("controller in HOROVOD_CONTROLLER", named, list(built))
     if named:
         controller = named
-    elif promise.serves_mpi or promise.size == 1:
+    elif launch_env.serves_mpi or launch_env.size == 1:
         # Alone, Horovod's own choice would start MPI for a single process: a second of waiting.
-        first, second = ("mpi", "gloo") if promise.serves_mpi else ("gloo", "mpi")
+        first, second = ("mpi", "gloo") if launch_env.serves_mpi else ("gloo", "mpi")
         controller = first if built[first] else second
     else:
         controller = "gloo"
     if not built[controller]:
         other = "mpirun" if controller == "gloo" else "horovodrun"
         raise HvdtoolsError(
-            f"{promise.starter} started {promise.size} ranks for {controller}, but this Horovod "
-            f"was built without it: use `hvdtools launch --with {other}`, or run `hvdtools build`."
+            f"{launch_env.launcher} started {launch_env.size} ranks for {controller}, but this "
+            f"Horovod was built without it: use `hvdtools launch --launcher {other}`, or run "
+            "`hvdtools build`."
         )
     return controller
 
 
-def prepare_gloo(promise: Promise, environ: MutableMapping[str, str]) -> None:
-    """Everything that Gloo reads from `environ`; ranks meet where the starter left that to them.
+def prepare_gloo(launch_env: LaunchEnvironment, environ: MutableMapping[str, str]) -> None:
+    """Everything that Gloo reads from `environ`; ranks meet where the launcher left that to them.
 
     Raises:
         HvdtoolsError: They do not come together.
@@ -50,9 +51,9 @@ def prepare_gloo(promise: Promise, environ: MutableMapping[str, str]) -> None:
     if environ.get("HOROVOD_CPU_OPERATIONS", "mpi").lower() == "mpi":
         # Horovod would call an MPI that nobody has started, and abort.
         environ["HOROVOD_CPU_OPERATIONS"] = "gloo"
-    if promise.size > 1 and not promise.brings_meeting_point:
-        meet(promise, environ)
-    own = loopback() if promise.size == 1 else None
+    if launch_env.size > 1 and not launch_env.brings_meeting_point:
+        meet(launch_env, environ)
+    own = loopback() if launch_env.size == 1 else None
     if own is not None:
         # Else Gloo asks for the address of this host's own name, which not every host knows.
         environ.setdefault("HOROVOD_GLOO_IFACE", own)

@@ -8,13 +8,13 @@ import socket
 from pathlib import Path
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.rendezvous.known import KnownPlace
+from hvdtools.rendezvous.discovery import Discovery
+from hvdtools.rendezvous.endpoint import Endpoint
 from hvdtools.rendezvous.network import interface_of
-from hvdtools.rendezvous.offer import Offer
-from hvdtools.rendezvous.way import Way
+from hvdtools.rendezvous.static import StaticDiscovery
 
 
-class SharedFile(Way):
+class SharedFile(Discovery):
     """Rank 0 writes where it listens; the folder must be the same on all hosts."""
 
     def __init__(self, folder: Path, token: str) -> None:
@@ -22,7 +22,7 @@ class SharedFile(Way):
         digest = hashlib.sha256(token.encode()).hexdigest()[:16]
         self._path = folder / f".hvdtools-rendezvous-{digest}"
 
-    def publish(self, offer: Offer) -> None:
+    def publish(self, offer: Endpoint) -> None:
         """Write the file.
 
         Raises:
@@ -39,9 +39,9 @@ class SharedFile(Way):
                 "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
             ) from None
 
-    def look(self) -> tuple[Offer, ...]:
+    def look(self) -> tuple[Endpoint, ...]:
         try:
-            return (Offer.of(self._path.read_text()),)
+            return (Endpoint.of(self._path.read_text()),)
         except (OSError, ValueError):
             return ()
 
@@ -49,18 +49,18 @@ class SharedFile(Way):
         self._path.unlink(missing_ok=True)
 
 
-class NamesOrFile(Way):
-    """A known place where the host names of the starter lead to it, or else a shared file.
+class NamesOrFile(Discovery):
+    """A known place where the host names of the launcher lead to it, or else a shared file.
 
     Slurm's node names need not be known to DNS; then rank 0 notices, and writes the file.
     """
 
-    def __init__(self, place: KnownPlace, file: SharedFile, own_name: str) -> None:
+    def __init__(self, place: StaticDiscovery, file: SharedFile, own_name: str) -> None:
         self.ports, self.token = place.ports, place.token
         self._place, self._file = place, file
         self._own_name = own_name
 
-    def publish(self, offer: Offer) -> None:
+    def publish(self, offer: Endpoint) -> None:
         if not self._is_found():
             self._file.publish(offer)
 
@@ -74,7 +74,7 @@ class NamesOrFile(Way):
         # A host often knows itself by a loopback address, and others by a real one.
         return address.startswith("127.") or interface_of(address) is not None
 
-    def look(self) -> tuple[Offer, ...]:
+    def look(self) -> tuple[Endpoint, ...]:
         return (*self._file.look(), *self._place.look())
 
     def forget(self) -> None:

@@ -10,22 +10,22 @@ from dataclasses import asdict, dataclass
 
 from hvdtools.errors import HvdtoolsError
 from hvdtools.rendezvous import client
-from hvdtools.rendezvous.book import (
+from hvdtools.rendezvous.choose import choose
+from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.rendezvous.membership import (
     Place,
     address_of_rank_0,
     on_one_machine,
     places_of,
     this_member,
 )
-from hvdtools.rendezvous.choose import choose
-from hvdtools.rendezvous.gathering import gather, open_store, refusal
-from hvdtools.rendezvous.known import HERE, KnownPlace
 from hvdtools.rendezvous.network import interface_of, own_addresses
-from hvdtools.rendezvous.offer import Offer
 from hvdtools.rendezvous.scope import longest_pause_s, scope_of
+from hvdtools.rendezvous.server import gather, open_store, refusal
+from hvdtools.rendezvous.static import HERE, StaticDiscovery
 from hvdtools.rendezvous.store import Store
 from hvdtools.rendezvous.variables import named_interface, set_for_horovod
-from hvdtools.topology import Promise
+from hvdtools.topology import LaunchEnvironment
 
 _TIMEOUT = "HVDTOOLS_RENDEZVOUS_TIMEOUT_S"
 
@@ -41,47 +41,50 @@ class _Past:
     """
 
     pid: int
-    offer: Offer
+    offer: Endpoint
     store: Store | None
 
 
 _past: list[_Past] = []
 
 
-def meet(promise: Promise, environ: MutableMapping[str, str]) -> None:
+def meet(launch_env: LaunchEnvironment, environ: MutableMapping[str, str]) -> None:
     """Meet the other ranks and set Horovod's variables in `environ`.
 
     Every rank of the job calls it. What the user may set: HVDTOOLS_RENDEZVOUS (host:port
-    of rank 0, instead of the starter's own way), HVDTOOLS_RENDEZVOUS_TIMEOUT_S (60 by
+    of rank 0, instead of the launcher's own way), HVDTOOLS_RENDEZVOUS_TIMEOUT_S (60 by
     default), HVDTOOLS_INTERFACE.
 
     Raises:
-        HvdtoolsError: Ranks are missing, or this is no job of `promise.size` ranks.
+        HvdtoolsError: Ranks are missing, or this is no job of `launch_env.size` ranks.
     """
     mine = [each for each in _past if each.pid == os.getpid()]
-    part = _host if promise.rank == 0 else _join
-    _past.append(part(promise, environ, mine[-1] if mine else None, len(mine) + 1))
+    part = _host if launch_env.rank == 0 else _join
+    _past.append(part(launch_env, environ, mine[-1] if mine else None, len(mine) + 1))
 
 
 def _host(
-    promise: Promise, environ: MutableMapping[str, str], past: _Past | None, number: int
+    launch_env: LaunchEnvironment,
+    environ: MutableMapping[str, str],
+    past: _Past | None,
+    number: int,
 ) -> _Past:
     """Rank 0's part."""
     timeout_s = _timeout_s(environ)
-    way = choose(promise, environ, timeout_s) if past is None else _again(past)
+    way = choose(launch_env, environ, timeout_s) if past is None else _again(past)
     token = way.token or secrets.token_hex(16)
     scope = scope_of(token, number)
     store = past.store if past is not None else None
     store = store or open_store(way.ports, scope)
-    offer = Offer(own_addresses(named_interface(environ))[:8], store.port, token)
+    offer = Endpoint(own_addresses(named_interface(environ))[:8], store.port, token)
     store.open(scope)
     way.publish(offer)
-    members = gather(store, scope, this_member(promise, environ, _nonce(), ""), timeout_s)
+    members = gather(store, scope, this_member(launch_env, environ, _nonce(), ""), timeout_s)
     way.forget()
     try:
         places = places_of(members)
     except ValueError as error:
-        raise refusal(store, scope, str(error), promise.size) from None
+        raise refusal(store, scope, str(error), launch_env.size) from None
     address = HERE if on_one_machine(members) else address_of_rank_0(members)
     book = {
         "address": address,
@@ -94,16 +97,19 @@ def _host(
 
 
 def _join(
-    promise: Promise, environ: MutableMapping[str, str], past: _Past | None, number: int
+    launch_env: LaunchEnvironment,
+    environ: MutableMapping[str, str],
+    past: _Past | None,
+    number: int,
 ) -> _Past:
     """The part of every other rank."""
-    timeout_s, pause_s = _timeout_s(environ), longest_pause_s(promise.size)
-    way = choose(promise, environ, timeout_s) if past is None else _again(past)
+    timeout_s, pause_s = _timeout_s(environ), longest_pause_s(launch_env.size)
+    way = choose(launch_env, environ, timeout_s) if past is None else _again(past)
     contact, offer = client.find(way.look, number, timeout_s, pause_s)
-    me = this_member(promise, environ, _nonce(), contact.via)
+    me = this_member(launch_env, environ, _nonce(), contact.via)
     client.introduce(contact, me)
     # Rank 0 began to wait before it let this rank in, and says so itself when it gives up.
-    book = client.read_book(contact, timeout_s + 10, pause_s)
+    book = client.read_membership(contact, timeout_s + 10, pause_s)
     if "wrong" in book:
         raise HvdtoolsError(book["wrong"])
     if book["nonces"][me.rank] != me.nonce:
@@ -119,8 +125,8 @@ def _join(
     return _Past(os.getpid(), offer, None)
 
 
-def _again(past: _Past) -> KnownPlace:
-    return KnownPlace(past.offer.addresses, (past.offer.port,), past.offer.token)
+def _again(past: _Past) -> StaticDiscovery:
+    return StaticDiscovery(past.offer.addresses, (past.offer.port,), past.offer.token)
 
 
 def _interface_at(address: str | None, environ: Mapping[str, str]) -> str:

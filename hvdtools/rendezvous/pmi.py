@@ -14,16 +14,16 @@ import sys
 from collections.abc import Mapping
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.rendezvous.offer import Offer
-from hvdtools.rendezvous.way import Way
-from hvdtools.topology import Promise
+from hvdtools.rendezvous.discovery import Discovery
+from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.topology import LaunchEnvironment
 
 # Slurm leaves a second greeting on one connection unanswered, hydra answers at once.
 _GREETING_S = 2.0
 
 
 def is_there(environ: Mapping[str, str]) -> bool:
-    """True if the starter left a connection; programs between it and Python may close that."""
+    """True if the launcher left a connection; programs between it and Python may close that."""
     number = environ.get("PMI_FD", "")
     try:
         return number.isdigit() and stat.S_ISSOCK(os.fstat(int(number)).st_mode)
@@ -31,25 +31,27 @@ def is_there(environ: Mapping[str, str]) -> bool:
         return False
 
 
-class Pmi(Way):
-    """The starter's key-value space: rank 0 writes, a barrier, the others read."""
+class Pmi(Discovery):
+    """The launcher's key-value space: rank 0 writes, a barrier, the others read."""
 
-    def __init__(self, promise: Promise, environ: Mapping[str, str], timeout_s: float) -> None:
-        self._promise = promise
+    def __init__(
+        self, launch_env: LaunchEnvironment, environ: Mapping[str, str], timeout_s: float
+    ) -> None:
+        self._launch_env = launch_env
         self._timeout_s = timeout_s
         self._socket = socket.socket(fileno=os.dup(int(environ["PMI_FD"])))
         self._lines = self._socket.makefile("rb", buffering=0)
         self._space = ""
-        self._found: Offer | None = None
+        self._found: Endpoint | None = None
 
-    def publish(self, offer: Offer) -> None:
+    def publish(self, offer: Endpoint) -> None:
         self._greet()
         self._ask(
             f"cmd=put kvsname={self._space} key={self._key(self._written())} value={offer.text()}"
         )
         self._barrier()
 
-    def look(self) -> tuple[Offer, ...]:
+    def look(self) -> tuple[Endpoint, ...]:
         """Waits for all ranks the first time."""
         if self._found is None:
             self._greet()
@@ -57,10 +59,10 @@ class Pmi(Way):
             text = self._get(self._written() - 1)
             if text is None:
                 raise HvdtoolsError(
-                    f"{self._promise.starter}'s PMI did not pass on where rank 0 listens: set "
+                    f"{self._launch_env.launcher}'s PMI did not pass on where rank 0 listens: set "
                     "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
                 )
-            self._found = Offer.of(text)
+            self._found = Endpoint.of(text)
         return (self._found,)
 
     def _greet(self) -> None:
@@ -72,16 +74,16 @@ class Pmi(Way):
             self._lines = self._socket.makefile("rb", buffering=0)
         self._socket.settimeout(self._timeout_s)
         self._space = self._ask("cmd=get_my_kvsname")["kvsname"]
-        if self._promise.starter != "srun":
+        if self._launch_env.launcher != "srun":
             _say_goodbye_at_the_end(self._socket)
 
     def _barrier(self) -> None:
         try:
             self._ask("cmd=barrier_in")
         except TimeoutError:
-            size, starter = self._promise.size, self._promise.starter
+            size, launcher = self._launch_env.size, self._launch_env.launcher
             raise HvdtoolsError(
-                f"Not all of the {size} ranks that {starter} started came to init() within "
+                f"Not all of the {size} ranks that {launcher} started came to init() within "
                 f"{self._timeout_s:g} s: see what the others do, or give them more time with "
                 "HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
             ) from None
@@ -110,8 +112,8 @@ class Pmi(Way):
             line = b""
         if not line.endswith(b"\n"):
             raise HvdtoolsError(
-                f"{self._promise.starter} has closed its PMI connection to this rank, as it does "
-                "after one program: start each program with an mpirun of its own, or set "
+                f"{self._launch_env.launcher} has closed its PMI connection to this rank, as it "
+                "does after one program: start each program with an mpirun of its own, or set "
                 "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
             )
         words = line.decode(errors="replace").split()

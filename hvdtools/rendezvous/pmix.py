@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.rendezvous.offer import Offer
-from hvdtools.rendezvous.way import Way
-from hvdtools.topology import Promise
+from hvdtools.rendezvous.discovery import Discovery
+from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.topology import LaunchEnvironment
 
 _BOOL, _STRING = 1, 3  # pmix_data_type_t
 _GLOBAL = 3  # pmix_scope_t
@@ -71,17 +71,17 @@ def _beside_open_mpi(environ: Mapping[str, str]) -> list[str]:
     return [str(Path(root) / path) for root in roots for path in inner]
 
 
-class Pmix(Way):
-    """The starter's key-value space: rank 0 writes, all meet at a fence, the others read."""
+class Pmix(Discovery):
+    """The launcher's key-value space: rank 0 writes, all meet at a fence, the others read."""
 
-    def __init__(self, library: Any, promise: Promise, timeout_s: float) -> None:
+    def __init__(self, library: Any, launch_env: LaunchEnvironment, timeout_s: float) -> None:
         self._library = library
-        self._promise = promise
+        self._launch_env = launch_env
         self._timeout_s = timeout_s
         self._me = _Proc()
-        self._found: Offer | None = None
+        self._found: Endpoint | None = None
 
-    def publish(self, offer: Offer) -> None:
+    def publish(self, offer: Endpoint) -> None:
         self._start()
         value = _Value(_STRING, _Data(string=offer.text().encode()))
         self._call("PMIx_Put", ctypes.c_uint8(_GLOBAL), _KEY, ctypes.byref(value))
@@ -89,7 +89,7 @@ class Pmix(Way):
         self._fence()
         self._end()
 
-    def look(self) -> tuple[Offer, ...]:
+    def look(self) -> tuple[Endpoint, ...]:
         """Waits for all ranks the first time."""
         if self._found is None:
             self._start()
@@ -98,7 +98,7 @@ class Pmix(Way):
             none = ctypes.c_size_t(0)
             self._call("PMIx_Get", ctypes.byref(root), _KEY, None, none, ctypes.byref(value))
             # The library's memory stays as it is: its name for "free" differs over versions.
-            self._found = Offer.of(value.contents.data.string.decode())
+            self._found = Endpoint.of(value.contents.data.string.decode())
             self._end()
         return (self._found,)
 
@@ -126,9 +126,9 @@ class Pmix(Way):
         waiting.start()
         waiting.join(self._timeout_s)
         if waiting.is_alive():
-            size, starter = self._promise.size, self._promise.starter
+            size, launcher = self._launch_env.size, self._launch_env.launcher
             raise HvdtoolsError(
-                f"Not all of the {size} ranks that {starter} started came to init() within "
+                f"Not all of the {size} ranks that {launcher} started came to init() within "
                 f"{self._timeout_s:g} s: see what the others do, or give them more time with "
                 "HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
             )
@@ -139,6 +139,6 @@ class Pmix(Way):
         status: int = getattr(self._library, name)(*arguments)
         if status != 0:
             raise HvdtoolsError(
-                f"{self._promise.starter}'s PMIx answered {name} with error {status}: set "
+                f"{self._launch_env.launcher}'s PMIx answered {name} with error {status}: set "
                 "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
             )

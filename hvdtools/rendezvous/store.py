@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from hvdtools.rendezvous.book import Member, Place
+from hvdtools.rendezvous.membership import Member, Place
 from hvdtools.rendezvous.scope import BOOK, DOOR, ENTRY, OPEN, SHUT
 
 

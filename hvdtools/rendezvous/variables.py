@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 
 from hvdtools.rendezvous import network
-from hvdtools.rendezvous.book import Place
+from hvdtools.rendezvous.membership import Place
 from hvdtools.topology import MET
 
 _IFACE = "HOROVOD_GLOO_IFACE"
@@ -39,7 +39,7 @@ def set_for_horovod(
     """Tell Horovod this rank's place and where rank 0's store is.
 
     They stay after the start, as they do under horovodrun: Horovod reads some again for
-    each process set. `topology.promised` knows them for ours by HVDTOOLS_MET, in this
+    each process set. `read_launch_environment` knows them for ours by HVDTOOLS_MET, in this
     process and its children.
     """
     own = {

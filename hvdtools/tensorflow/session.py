@@ -9,10 +9,10 @@ import subprocess
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvdtools import joining, log
+from hvdtools import job_start, log
 from hvdtools.cpus import fair_threads_of_siblings
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import Promise, Topology, promised
+from hvdtools.topology import LaunchEnvironment, Topology, read_launch_environment
 
 _session: list[Topology] = []
 
@@ -38,21 +38,21 @@ def init(expect_size: int | None = None) -> Topology:
             than the launcher (it would train separate models), ranks do not come
             together, or there are fewer GPUs than local ranks.
     """
-    promise = promised(os.environ)
+    launch_env = read_launch_environment(os.environ)
     if not (_session and hvd.is_initialized()):
         _require_idle()
-        _bound_threads(promise)
-        gpu = _choose_gpu(promise)
-        joining.start(hvd, promise, on_gpu=bool(tf.config.list_physical_devices("GPU")))
-        mine = joining.this_neighbour(hvd, gpu)
-        neighbours = hvd.allgather_object(mine)
-        joining.require_own_gpu(neighbours)
-        _session.append(joining.topology_of(hvd, neighbours))
+        _bound_threads(launch_env)
+        gpu = _choose_gpu(launch_env)
+        job_start.start(hvd, launch_env, on_gpu=bool(tf.config.list_physical_devices("GPU")))
+        mine = job_start.this_rank_info(hvd, gpu)
+        all_ranks = hvd.allgather_object(mine)
+        job_start.require_own_gpu(all_ranks)
+        _session.append(job_start.topology_of(hvd, all_ranks))
         log.show(hvd.rank())
         if hvd.rank() == 0 and hvd.size() > 1:
-            log.logger.info(joining.in_words(hvd, promise, neighbours))
+            log.logger.info(job_start.in_words(hvd, launch_env, all_ranks))
     topology = _session[-1]
-    joining.require_expected(topology, promise, expect_size)
+    job_start.require_expected(topology, launch_env, expect_size)
     return topology
 
 
@@ -82,26 +82,26 @@ def _require_idle() -> None:
         ) from None
 
 
-def _bound_threads(promise: Promise) -> None:
+def _bound_threads(launch_env: LaunchEnvironment) -> None:
     name = "TF_NUM_INTRAOP_THREADS"
     name = name if os.environ.get(name) else "OMP_NUM_THREADS"
     asked = os.environ.get(name)
     if asked and not asked.isdigit():
         raise HvdtoolsError(f"{name} is {asked!r}: set it to a whole number, or not at all.")
-    count = int(asked) if asked else fair_threads_of_siblings(promise.local_size)
+    count = int(asked) if asked else fair_threads_of_siblings(launch_env.local_size)
     tf.config.threading.set_intra_op_parallelism_threads(count)
     if "TF_NUM_INTEROP_THREADS" not in os.environ:
         # One for what waits (an all-reduce, a queue) beside those that compute.
         tf.config.threading.set_inter_op_parallelism_threads(count + 1)
 
 
-def _choose_gpu(promise: Promise) -> str | None:
+def _choose_gpu(launch_env: LaunchEnvironment) -> str | None:
     """Leave this rank one GPU in sight; what tells it from the others of the machine."""
     gpus = tf.config.list_physical_devices("GPU")
     if not gpus:
         return None
     # A launcher may show each rank only its own GPU; then that is the one.
-    number = promise.local_rank % len(gpus)
+    number = launch_env.local_rank % len(gpus)
     tf.config.set_visible_devices(gpus[number], "GPU")
     tf.config.experimental.set_memory_growth(gpus[number], True)
     return _uuid(number, os.environ.get("CUDA_VISIBLE_DEVICES", ""), _uuids())

@@ -10,7 +10,7 @@ import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
-from hvdtools import parting
+from hvdtools import divergence
 from hvdtools.errors import HvdtoolsError
 from hvdtools.tensorflow import named
 from hvdtools.tensorflow.collect import gather_object, require_rank
@@ -99,7 +99,7 @@ def assert_in_sync(variables: Iterable[Any], when: str = "") -> None:
 
     Args:
         variables: As in `broadcast_variables`.
-        when: Said in the error, "in step 100".
+        when: Said in the error, "at step 100".
 
     Raises:
         HvdtoolsError: They differ: on every rank, naming rank and variable.
@@ -118,9 +118,9 @@ def assert_in_sync(variables: Iterable[Any], when: str = "") -> None:
     everyone = named.allgather(sums[None], "hvdtools.compare.differences").numpy().tolist()
     # A Keras variable's path says more than its name.
     names = [f"the variable {getattr(v, 'path', v.name)}" for v in given]
-    where = parting.in_words(parting.differences(everyone), names)
-    at = f"{when} " if when else ""
-    raise HvdtoolsError(f"The replicas have parted: {at}{where}; {parting.REMEDY}.")
+    where = divergence.in_words(divergence.differences(everyone), names)
+    at = f" {when}" if when else ""
+    raise HvdtoolsError(f"Replicas diverged{at}: {where}; {divergence.REMEDY}.")
 
 
 def _checksum(variable: Any) -> Any:

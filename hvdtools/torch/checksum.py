@@ -8,8 +8,8 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from hvdtools import parting
-from hvdtools.parting import Differences
+from hvdtools import divergence
+from hvdtools.divergence import Differences
 from hvdtools.torch.waiting import join_default_stream, wait_for
 
 _WORD_BYTES = 8
@@ -93,4 +93,4 @@ class Comparison:
         if not self.found_difference():
             return {}
         everyone = hvd.allgather(self._numbers[None].cpu(), name=f"{self._label}.differences")
-        return parting.differences(everyone.tolist())
+        return divergence.differences(everyone.tolist())

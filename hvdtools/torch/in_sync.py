@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from hvdtools import parting
+from hvdtools import divergence
 from hvdtools.errors import HvdtoolsError
 from hvdtools.torch.checksum import Comparison, checksums
 from hvdtools.torch.norm.layers import may_differ
@@ -42,13 +42,13 @@ def assert_in_sync(model: Module, optimizer: Optimizer | None = None) -> None:
             if layout != layouts[0]:
                 odd = sorted(set(layout) ^ set(layouts[0]))
                 raise HvdtoolsError(
-                    f"The replicas have parted: rank {rank} and rank 0 do not hold the same "
+                    f"Replicas diverged: rank {rank} and rank 0 do not hold the same "
                     f"tensors ({', '.join(odd[:3])})."
                 )
         differences = Comparison(checksums(list(named.values())), "hvdtools.in_sync").conclude()
     if differences:
-        where = parting.in_words(differences, list(named))
-        raise HvdtoolsError(f"The replicas have parted: {where}; {parting.REMEDY}.")
+        where = divergence.in_words(differences, list(named))
+        raise HvdtoolsError(f"Replicas diverged: {where}; {divergence.REMEDY}.")
 
 
 def _state_of(optimizer: Optimizer, names: dict[int, str]) -> dict[str, Tensor]:

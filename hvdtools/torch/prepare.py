@@ -73,7 +73,7 @@ def prepare(
             another model: use `hvt.save` so that all ranks go on from rank 0's.
         check_every: Steps between two comparisons of weights and averaged
             gradients over ranks, by checksums that travel while training goes on;
-            the first three steps always. Replicas that have parted raise on every
+            the first three steps always. Replicas that diverged raise on every
             rank, and gradients that are NaN or infinite are logged, with rank and
             parameter. 0 for none.
 

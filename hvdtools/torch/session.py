@@ -7,11 +7,11 @@ import os
 import horovod.torch as hvd
 import torch
 
-from hvdtools import joining, log
+from hvdtools import job_start, log
 from hvdtools.cpus import fair_threads
 from hvdtools.errors import HvdtoolsError
-from hvdtools.joining import Neighbour
-from hvdtools.topology import Topology, promised
+from hvdtools.job_start import RankInfo
+from hvdtools.topology import Topology, read_launch_environment
 from hvdtools.torch.stall import StallWatch
 
 
@@ -36,23 +36,23 @@ def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
             size than the launcher (it would train separate models), ranks do not
             come together, or there are fewer GPUs than local ranks.
     """
-    joining.require_seconds("init(stall_s", stall_s)
-    promise = promised(os.environ)
+    job_start.require_seconds("init(stall_s", stall_s)
+    launch_env = read_launch_environment(os.environ)
     if not (_session and hvd.is_initialized()):
         # Buckets are sent whole: fusing two of them would only copy both.
         os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-        joining.start(hvd, promise, on_gpu=torch.cuda.is_available())
-        neighbours = _introduce()
-        _bound_threads(neighbours)
-        joining.require_own_gpu(neighbours)
-        _session.append(joining.topology_of(hvd, neighbours))
+        job_start.start(hvd, launch_env, on_gpu=torch.cuda.is_available())
+        all_ranks = _introduce()
+        _bound_threads(all_ranks)
+        job_start.require_own_gpu(all_ranks)
+        _session.append(job_start.topology_of(hvd, all_ranks))
         log.show(hvd.rank())
         if hvd.rank() == 0 and hvd.size() > 1:
-            log.logger.info(joining.in_words(hvd, promise, neighbours))
+            log.logger.info(job_start.in_words(hvd, launch_env, all_ranks))
         if stall_s and hvd.size() > 1:
             StallWatch(stall_s)
     topology = _session[-1]
-    joining.require_expected(topology, promise, expect_size)
+    job_start.require_expected(topology, launch_env, expect_size)
     return topology
 
 
@@ -70,21 +70,21 @@ def require_started(caller: str) -> Topology:
     return _session[-1]
 
 
-def _introduce() -> list[Neighbour]:
+def _introduce() -> list[RankInfo]:
     """Every rank's whereabouts, in rank order."""
     gpu = None
     if torch.cuda.is_available():
         # A launcher may show each rank only its own GPU; then that is the one.
         torch.cuda.set_device(hvd.local_rank() % torch.cuda.device_count())
         gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    mine = joining.this_neighbour(hvd, gpu)
-    everyone: list[Neighbour] = hvd.allgather_object(mine, name="hvdtools.introduce")
+    mine = job_start.this_rank_info(hvd, gpu)
+    everyone: list[RankInfo] = hvd.allgather_object(mine, name="hvdtools.introduce")
     return everyone
 
 
-def _bound_threads(neighbours: list[Neighbour]) -> None:
+def _bound_threads(all_ranks: list[RankInfo]) -> None:
     if "OMP_NUM_THREADS" in os.environ:
         return
-    mine = neighbours[hvd.rank()]
-    together = [other.cpus for other in neighbours if other.host == mine.host]
+    mine = all_ranks[hvd.rank()]
+    together = [other.cpus for other in all_ranks if other.host == mine.host]
     torch.set_num_threads(fair_threads(mine.cpus, together))

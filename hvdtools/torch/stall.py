@@ -123,7 +123,7 @@ class StallWatch:
     def _run(self) -> None:
         while not self._ended.wait(self._stall_s / 4):
             try:
-                states = self._exchange()
+                states = self._allreduce()
             except (HorovodInternalError, ValueError):
                 return  # the job ends; whoever failed says why
             if states is None:
@@ -136,7 +136,7 @@ class StallWatch:
             logger.warning(sentence)
             self._said_s = time.monotonic()
 
-    def _exchange(self) -> list[State] | None:
+    def _allreduce(self) -> list[State] | None:
         handle = hvd.allgather_async(_packed(own_state()), name="hvdtools.stall")
         begun_s = time.monotonic()
         told = False

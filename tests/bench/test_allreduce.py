@@ -15,7 +15,7 @@ from paths import BENCHMARKS, HVDTOOLS, PROGRAMS
 
 from hvdtools.bench.measured import Allreduce, Point, from_table
 from hvdtools.bench.runs import free_ports
-from hvdtools.launch import look_around
+from hvdtools.launch import detect_host
 
 pytestmark = pytest.mark.ranks
 
@@ -36,17 +36,17 @@ def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def launch(
-    starter: str, ranks: int, program: Path, *arguments: object, meet: bool = True
+    launcher: str, ranks: int, program: Path, *arguments: object, meet: bool = True
 ) -> subprocess.CompletedProcess[str]:
     """Through `hvdtools launch`, as a user does it."""
-    here = look_around()
+    here = detect_host()
     if here.mpirun is None or not here.controllers:
         pytest.skip("there is no mpirun, or no Horovod, here")
     met = ["--env", "MASTER_ADDR=127.0.0.1", "--env", f"MASTER_PORT={free_ports(1)}"]
     command = [sys.executable, str(program), *map(str, arguments)]
     return subprocess.run(
         [
-            *(HVDTOOLS, "launch", "-n", str(ranks), "--with", starter, "--oversubscribe"),
+            *(HVDTOOLS, "launch", "-n", str(ranks), "--launcher", launcher, "--oversubscribe"),
             *("--timeout", "200", "--env", "OMP_NUM_THREADS=1", *(met if meet else [])),
             *("--", *command),
         ],
@@ -63,13 +63,13 @@ def read(result: Path) -> dict[str, Allreduce]:
 
 
 @pytest.mark.parametrize(
-    ("starter", "ranks"),
+    ("launcher", "ranks"),
     [("mpirun", 1), ("mpirun", 2), ("mpirun", 3), ("horovodrun", 1), ("horovodrun", 2)],
 )
-def test_every_engine_sums_every_element_exactly(starter: str, ranks: int, tmp_path: Path) -> None:
-    engines = ["horovod", "torch", *(["mpi4py"] if starter == "mpirun" else [])]
+def test_every_engine_sums_every_element_exactly(launcher: str, ranks: int, tmp_path: Path) -> None:
+    engines = ["horovod", "torch", *(["mpi4py"] if launcher == "mpirun" else [])]
     ended = launch(
-        *(starter, ranks, PROGRAM, "--engine", ",".join(engines), "--sizes", "1KiB,2MiB"),
+        *(launcher, ranks, PROGRAM, "--engine", ",".join(engines), "--sizes", "1KiB,2MiB"),
         *("--dtype", "float32,float16,bfloat16", "--tensors", "1,16"),
         *("--result", tmp_path / "result", *ONCE),
     )
@@ -84,23 +84,23 @@ def test_every_engine_sums_every_element_exactly(starter: str, ranks: int, tmp_p
     ]
     for name, line in measured.items():
         assert [(p.message_bytes, p.dtype, p.tensors) for p in line.points] == messages
-        assert line.moved_by == ("mpi" if starter == "mpirun" and name != "torch" else "gloo")
+        assert line.transport == ("mpi" if launcher == "mpirun" and name != "torch" else "gloo")
         for point in line.points:
             check_point(name, point)
     shown = [line.split() for line in ended.stdout.splitlines() if "iB" in line]
     assert len(shown) == len(messages) * len(engines)
     if ranks == 1:
-        assert {words[-2] for words in shown if "refused:" not in words} == {"0.000"}
+        assert {words[-2] for words in shown if "unsupported:" not in words} == {"0.000"}
 
 
 def check_point(engine: str, point: Point) -> None:
-    if point.refused is not None:
+    if point.unsupported is not None:
         assert (engine, point.dtype) in {
             ("horovod", "bfloat16"),
             ("mpi4py", "float16"),  # has one where MPI has the type
             ("mpi4py", "bfloat16"),
         }
-        assert re.search("not supported|has no type for", point.refused)
+        assert re.search("not supported|has no type for", point.unsupported)
         assert point.op_s == () and point.ops_per_block == 0
     else:
         assert len(point.op_s) == 1 and point.op_s[0] > 0 and point.ops_per_block >= 1
@@ -113,8 +113,8 @@ def test_what_horovod_lacks_is_refused_and_not_left_out(tmp_path: Path) -> None:
         *("--dtype", "bfloat16", "--result", tmp_path / "result", *ONCE),
     )
     (point,) = read(tmp_path / "result")["horovod"].points
-    assert point.refused == "ValueError: Tensor type torch.BFloat16Tensor is not supported."
-    assert f"refused: {point.refused}" in ended.stdout and ended.returncode == 0
+    assert point.unsupported == "ValueError: Tensor type torch.BFloat16Tensor is not supported."
+    assert f"unsupported: {point.unsupported}" in ended.stdout and ended.returncode == 0
 
 
 @pytest.mark.parametrize("tensors", [1, 4])
@@ -151,7 +151,7 @@ def test_mpi4py_does_not_take_a_job_for_many_of_one_rank() -> None:
     said = ended.stdout + ended.stderr
     assert ended.returncode == 2 and "MPI sees 1 rank(s) where horovodrun started 2" in said
     # horovodrun has a traceback of its own.
-    assert "--with mpirun" in said and not re.search(r"^\[\d\] Traceback", said, re.MULTILINE)
+    assert "--launcher mpirun" in said and not re.search(r"^\[\d\] Traceback", said, re.MULTILINE)
 
 
 def test_torch_says_what_it_meets_at() -> None:
@@ -168,11 +168,12 @@ def test_a_message_that_cannot_be_made_is_refused_in_words(tmp_path: Path) -> No
     )
     assert ended.returncode == 0, ended.stderr
     small, large, uneven, _ = read(tmp_path / "result")["torch"].points
-    assert small.refused is None and small.op_s
+    assert small.unsupported is None and small.op_s
     assert (
-        large.refused is not None and "need 2,048\u00a0TiB of memory in each rank" in large.refused
+        large.unsupported is not None
+        and "need 2,048\u00a0TiB of memory in each rank" in large.unsupported
     )
-    assert uneven.refused == "1\u00a0KiB are not 7 equal tensors of float32."
+    assert uneven.unsupported == "1\u00a0KiB are not 7 equal tensors of float32."
 
 
 @pytest.mark.parametrize(

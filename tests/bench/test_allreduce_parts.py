@@ -9,7 +9,7 @@ import pytest
 import torch
 from paths import BENCHMARKS
 
-from hvdtools.bench.bandwidth import alg_gb_per_s, bus_gb_per_s
+from hvdtools.bench.bandwidth import algbw_gb_per_s, busbw_gb_per_s
 from hvdtools.bench.sizes import parse_size, sizes_in
 from hvdtools.errors import HvdtoolsError
 
@@ -90,11 +90,11 @@ def test_a_single_slow_block_does_not_end_the_search(modules: SimpleNamespace) -
 
 def test_bandwidth_by_hand() -> None:
     # 1e9 bytes in half a second.
-    assert alg_gb_per_s(10**9, 0.5) == 2.0
+    assert algbw_gb_per_s(10**9, 0.5) == 2.0
     # A ring of 2 sends half the message twice; of 4, a quarter 6 times; of 1, nothing.
-    assert bus_gb_per_s(10**9, 0.5, 2) == 2.0
-    assert bus_gb_per_s(10**9, 0.5, 4) == pytest.approx(1.5 * 2.0)
-    assert bus_gb_per_s(10**9, 0.5, 1) == 0.0
+    assert busbw_gb_per_s(10**9, 0.5, 2) == 2.0
+    assert busbw_gb_per_s(10**9, 0.5, 4) == pytest.approx(1.5 * 2.0)
+    assert busbw_gb_per_s(10**9, 0.5, 1) == 0.0
 
 
 def test_sizes_are_read() -> None:

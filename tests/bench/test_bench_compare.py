@@ -21,7 +21,7 @@ BLOCKS = 8
 
 def run(
     seconds: float,
-    rounds: int,
+    repeats: int,
     random: np.random.Generator,
     *,
     job_noise: float = 0.02,
@@ -29,19 +29,19 @@ def run(
 ) -> list[Result]:
     """One case of a run: each job has luck of its own, and its blocks vary about that."""
     results = []
-    for turn in range(1, rounds + 1):
+    for turn in range(1, repeats + 1):
         luck = job_noise * random.standard_normal()
         noise = luck + block_noise * random.standard_normal(BLOCKS)
         results.append(training_result("ddp", 2, turn, seconds * np.exp(noise)))
     return results
 
 
-def steady(seconds: float, rounds: int = 3) -> list[Result]:
-    """Rounds and blocks that differ by 0.2 % and no more."""
+def steady(seconds: float, repeats: int = 3) -> list[Result]:
+    """Repeats and blocks that differ by 0.2 % and no more."""
     wave = 1 + 0.002 * np.sin(np.arange(BLOCKS))
     return [
         training_result("ddp", 2, turn, seconds * (1 + 0.002 * (turn % 2)) * wave)
-        for turn in range(1, rounds + 1)
+        for turn in range(1, repeats + 1)
     ]
 
 
@@ -56,7 +56,7 @@ def test_what_is_slower_faster_and_the_same() -> None:
     assert slower.ratio is not None and slower.ratio.middle == pytest.approx(1 / 1.1, rel=1e-3)
     assert slower.before is not None and slower.after is not None
     assert slower.before.middle > slower.after.middle
-    assert (slower.rounds_before, slower.rounds_after) == (3, 3)
+    assert (slower.repeats_before, slower.repeats_after) == (3, 3)
     faster = only(steady(1.1), steady(1.0))
     assert faster.verdict == "faster" and not faster.is_regression
     same = only(steady(1.0), steady(1.01))
@@ -69,18 +69,18 @@ def test_what_is_wider_than_the_tolerance_is_unclear() -> None:
     random = np.random.default_rng(1)
     change = only(run(1, 3, random, job_noise=0.1), run(1, 3, random, job_noise=0.1))
     assert change.verdict == "unclear" and not change.is_regression
-    assert change.why is not None and "more rounds" in change.why
+    assert change.why is not None and "more repeats" in change.why
 
 
-@pytest.mark.parametrize("rounds", [2, 3, 5])
+@pytest.mark.parametrize("repeats", [2, 3, 5])
 @pytest.mark.parametrize("job_noise", [0.02, 0.1])
-def test_noise_alone_is_rarely_called_a_change(rounds: int, job_noise: float) -> None:
-    random = np.random.default_rng(10 * rounds + int(100 * job_noise))
+def test_noise_alone_is_rarely_called_a_change(repeats: int, job_noise: float) -> None:
+    random = np.random.default_rng(10 * repeats + int(100 * job_noise))
     count = 150
     found = Counter(
         only(
-            run(1, rounds, random, job_noise=job_noise),
-            run(1, rounds, random, job_noise=job_noise),
+            run(1, repeats, random, job_noise=job_noise),
+            run(1, repeats, random, job_noise=job_noise),
         ).verdict
         for _ in range(count)
     )
@@ -105,12 +105,12 @@ def test_blocks_alone_would_call_noise_a_change() -> None:
     assert alarms / len(pairs) > 0.15
 
 
-@pytest.mark.parametrize(("rounds", "at_least"), [(3, 0.6), (5, 0.95)])
-def test_a_tenth_slower_is_found_in_noise(rounds: int, at_least: float) -> None:
-    random = np.random.default_rng(rounds)
+@pytest.mark.parametrize(("repeats", "at_least"), [(3, 0.6), (5, 0.95)])
+def test_a_tenth_slower_is_found_in_noise(repeats: int, at_least: float) -> None:
+    random = np.random.default_rng(repeats)
     count = 100
     found = Counter(
-        only(run(1, rounds, random), run(1 / 0.9, rounds, random)).verdict for _ in range(count)
+        only(run(1, repeats, random), run(1 / 0.9, repeats, random)).verdict for _ in range(count)
     )
     assert found["slower"] / count >= at_least
     assert found["faster"] == found["same"] == 0
@@ -131,7 +131,7 @@ def test_one_round_takes_the_noise_of_the_other_side() -> None:
 def test_one_round_on_either_side_proves_next_to_nothing() -> None:
     change = only(steady(1.0, 1), steady(1.5, 1))
     assert change.verdict == "unclear" and change.why is not None
-    assert "--rounds 3" in change.why
+    assert "--repeats 3" in change.why
     assert only(steady(1.0, 1), steady(1.0, 1)).verdict == "unclear"
     # But for what no luck has done.
     assert only(steady(1.0, 1), steady(2.5, 1)).verdict == "slower"
@@ -144,11 +144,11 @@ def test_failures_and_cases_of_one_side() -> None:
     good, bad = steady(1.0), [failed(each, "out of luck") for each in steady(1.0)]
     broke = only(good, bad)
     assert (broke.verdict, broke.why) == ("failed", "out of luck") and broke.is_regression
-    assert broke.before is not None and broke.after is None and broke.rounds_after == 0
+    assert broke.before is not None and broke.after is None and broke.repeats_after == 0
     assert only(bad, bad).verdict == "failed in both"
     assert not only(bad, bad).is_regression
-    mended = only(bad, good)
-    assert mended.verdict == "only after" and mended.why == "it failed before: out of luck"
+    fixed = only(bad, good)
+    assert fixed.verdict == "only after" and fixed.why == "it failed before: out of luck"
     assert only(good, []).verdict == "only before"
     assert only([], good).verdict == "only after"
     assert only([], bad).verdict == "failed"
@@ -173,13 +173,13 @@ def test_replicas_that_differ_are_a_failure_however_fast() -> None:
         if each.training is not None
     ]
     change = only(good, bad)
-    assert change.verdict == "failed" and change.why == "the replicas differ in 3 of 3 rounds"
+    assert change.verdict == "failed" and change.why == "the replicas differ in 3 of 3 repeats"
     both = only(bad, bad)
-    assert both.verdict == "same" and both.why == "the replicas differ in 3 of 3 rounds"
+    assert both.verdict == "same" and both.why == "the replicas differ in 3 of 3 repeats"
 
 
 def test_cases_pair_by_work_engine_ranks_and_nodes() -> None:
-    cases = [("ddp", 1, 1), ("ddp", 2, 1), ("ddp", 2, 2), ("none", 2, 1)]
+    cases = [("ddp", 1, 1), ("ddp", 2, 1), ("ddp", 2, 2), ("no_comm", 2, 1)]
     before = [
         training_result(engine, ranks, turn, (1.0, 1.001, 0.999), nodes=nodes)
         for turn in (1, 2, 3)
@@ -197,18 +197,18 @@ def test_cases_pair_by_work_engine_ranks_and_nodes() -> None:
         ("ddp-gloo", 1, 1, "same"),
         ("ddp-gloo", 2, 1, "same"),
         ("ddp-gloo", 2, 2, "slower"),
-        ("none", 2, 1, "same"),
+        ("no_comm", 2, 1, "same"),
     ]
     assert by_chance(changes) == pytest.approx(0.2)
     weak, strong = steady(1.0), [training_result("ddp", 2, scaling="strong")]
     assert [each.verdict for each in compare(weak, strong)] == ["only before", "only after"]
 
 
-def points(seconds: float, *, wrong: int = 0, refused: str | None = None) -> list[Result]:
+def points(seconds: float, *, wrong: int = 0, unsupported: str | None = None) -> list[Result]:
     wave = tuple(seconds * (1 + 0.001 * each) for each in (0, 1, -1, 2, -2, 0))
     made = [
         Point(1024, "float32", 1, 10, (1e-4,) * 6, 0),
-        Point(4096, "float32", 1, 10, () if refused else wave, wrong, refused),
+        Point(4096, "float32", 1, 10, () if unsupported else wave, wrong, unsupported),
         Point(4096, "bfloat16", 1, 0, (), 0, "no bfloat16"),
     ]
     return [allreduce_result("torch", 2, turn, points=made) for turn in (1, 2, 3)]
@@ -228,9 +228,9 @@ def test_all_reduces_pair_by_message_and_less_time_is_faster() -> None:
 def test_wrong_sums_and_refusals_are_failures() -> None:
     _, wrong = compare(points(1e-3), points(1e-3, wrong=4))
     assert (wrong.verdict, wrong.why) == ("failed", "12 elements have a wrong sum")
-    _, refused = compare(points(1e-3), points(1e-3, refused="not today"))
-    assert (refused.verdict, refused.why) == ("failed", "not today")
-    _, now = compare(points(1e-3, refused="not today"), points(1e-3))
+    _, unsupported = compare(points(1e-3), points(1e-3, unsupported="not today"))
+    assert (unsupported.verdict, unsupported.why) == ("failed", "not today")
+    _, now = compare(points(1e-3, unsupported="not today"), points(1e-3))
     assert now.verdict == "only after"
     dead = [failed(each, "no port") for each in points(1e-3)]
     (whole,) = compare(points(1e-3), dead)

@@ -42,27 +42,27 @@ def results_of(case: Case) -> list[Result]:
     if case.program.family == "allreduce":
         times = {size: blocks(op_s(size)) for size in sizes_in(str(options["sizes"]))}
         return [
-            allreduce_result(engine, case.ranks, case.round, times, options=options)
+            allreduce_result(engine, case.ranks, case.repeat, times, options=options)
             for engine in case.engines
         ]
     gradient_bytes = GRADIENT_BYTES[case.program.family]
     made = []
     for engine in case.engines:
-        sends = engine != "none" and case.ranks > 1
+        sends = engine != "no_comm" and case.ranks > 1
         step_s = STEP_S[case.ranks] + (op_s(gradient_bytes) if sends else 0)
         made.append(
             training_result(
                 engine,
                 case.ranks,
-                case.round,
+                case.repeat,
                 blocks(10 * step_s),
                 family=case.program.family,
-                side_by_side=case.engines,
+                interleaved=case.engines,
                 options=options,
                 phase_s=phases(case.ranks, 0, 0.3 * step_s, 0.6 * step_s, 0.1 * step_s),
                 gradient_bytes=gradient_bytes,
                 # TensorFlow's strategy does not say.
-                messages=None if engine == "mwms" else int(sends),
+                allreduces_per_step=None if engine == "mwms" else int(sends),
             )
         )
     return made
@@ -73,7 +73,7 @@ RESULTS = [result for case in cases(DEMO) for result in results_of(case)]
 
 def test_the_demo_is_short() -> None:
     # A job takes 6 to 20 s on two cores, and the demo is to take under three minutes.
-    assert len(cases(DEMO)) <= 13 and DEMO.rounds == 1
+    assert len(cases(DEMO)) <= 13 and DEMO.repeats == 1
     assert DEMO.sizes == ((1, 1), (2, 1))
 
 
@@ -82,7 +82,7 @@ def test_the_demo_trains_under_every_kind_of_engine() -> None:
     for program in DEMO.programs:
         assert program.file.samefile(BENCHMARKS / FAMILIES[program.family].program)
         found.setdefault(program.family, set()).update(program.engines)
-    assert found["torch"] == {"hvdtools-mpi", "hvdtools-gloo", "ddp", "none"}
+    assert found["torch"] == {"hvdtools-mpi", "hvdtools-gloo", "ddp", "no_comm"}
     assert found["keras"] == {"hvdtools-mpi", "mwms"}
     assert found["allreduce"] == {"horovod-mpi", "horovod-gloo", "torch"}
 
@@ -91,7 +91,7 @@ def test_horovods_thread_is_in_no_job_of_another_engine() -> None:
     for case in cases(DEMO):
         assert len(case.engines) == 1 or {e.program_engine for e in case.bench_engines} == {
             "ddp",
-            "none",
+            "no_comm",
         }
 
 
@@ -114,7 +114,7 @@ def test_its_messages_reach_from_below_the_gradients_to_above() -> None:
 
 def test_all_of_the_demo_that_can_be_predicted_is() -> None:
     made = forecasts(RESULTS, question_of(RESULTS))
-    assert [(each.work.family, each.engine) for each in made.found] == [
+    assert [(each.workload.family, each.engine) for each in made.found] == [
         ("torch", "hvdtools-mpi"),
         ("torch", "hvdtools-gloo"),
         ("torch", "ddp-gloo"),
@@ -125,23 +125,25 @@ def test_all_of_the_demo_that_can_be_predicted_is() -> None:
     for each in made.found:
         two = each.predictions[-1]
         assert two.ranks == 2 and math.isfinite(two.step_s.low + two.step_s.high)
-        truth_s = STEP_S[2] + op_s(GRADIENT_BYTES[each.work.family])
+        truth_s = STEP_S[2] + op_s(GRADIENT_BYTES[each.workload.family])
         assert two.step_s.middle == pytest.approx(truth_s, rel=0.02)
         (held,) = each.held_out
         assert (held.ranks, held.nodes) == (2, 1)
         # Keras runs nothing without communication: that 2 ranks compute longer is not known.
-        assert held.error == pytest.approx(0 if each.work.family == "torch" else -0.08, abs=0.02)
+        assert held.error == pytest.approx(
+            0 if each.workload.family == "torch" else -0.08, abs=0.02
+        )
         assert each.not_held_out is not None
         assert each.not_held_out.startswith("Of 2 ranks only the training was held out")
-        assert any("Measured in one round" in note for note in each.notes)
+        assert any("Measured in one repeat" in note for note in each.notes)
 
 
 def test_every_number_of_the_demo_has_an_interval_and_says_of_what() -> None:
     for section in sections(RESULTS):
-        assert [note.split(":")[0] for note in section.notes] == ["One round"]
+        assert [note.split(":")[0] for note in section.notes] == ["One repeat"]
         assert "the blocks of a single job" in section.notes[0]
         for row in section.rows:
-            for span in (row.samples_per_s, row.efficiency, row.against_yardstick):
+            for span in (row.samples_per_s, row.efficiency, row.vs_baseline):
                 assert span is None or math.isfinite(span.low + span.high)
     page = page_of(RESULTS, forecasts(RESULTS, question_of(RESULTS)))
     assert "No prediction of cnn (Keras), mwms" in page

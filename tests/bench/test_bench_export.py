@@ -30,8 +30,8 @@ def test_a_line_an_engine_and_size_with_all_of_its_numbers() -> None:
         assert (line["engine"], line["ranks"], line["nodes"]) == (
             *(row.engine, str(row.ranks), str(row.nodes)),
         )
-        assert (line["model"], line["scaling"]) == (row.work.model, row.work.scaling)
-        for name in ("samples_per_s", "efficiency", "node_efficiency", "against_yardstick"):
+        assert (line["model"], line["scaling"]) == (row.workload.model, row.workload.scaling)
+        for name in ("samples_per_s", "efficiency", "node_efficiency", "vs_baseline"):
             span = getattr(row, name)
             ends = [line[name], line[f"{name}_low"], line[f"{name}_high"]]
             assert ends == (
@@ -39,7 +39,7 @@ def test_a_line_an_engine_and_size_with_all_of_its_numbers() -> None:
             )
         split = row.split
         assert line["forward_s"] == ("" if split is None else str(split.forward_s))
-        assert (line["rounds"], line["blocks"]) == (str(row.rounds), str(row.blocks))
+        assert (line["repeats"], line["blocks"]) == (str(row.repeats), str(row.blocks))
         assert line["failed_jobs"] == str(len(row.failures))
 
 
@@ -53,11 +53,11 @@ def test_a_line_a_message() -> None:
             *(curve.engine, curve.dtype, str(curve.tensors)),
         )
         assert float(line["message_bytes"]) == point.message_bytes
-        assert float(line["bus_gb_per_s"]) == point.bus_gb_per_s
-        assert float(line["bus_gb_per_s_low"]) <= point.bus_gb_per_s
-        assert float(line["bus_gb_per_s_high"]) >= point.bus_gb_per_s
+        assert float(line["busbw_gb_per_s"]) == point.busbw_gb_per_s
+        assert float(line["busbw_gb_per_s_low"]) <= point.busbw_gb_per_s
+        assert float(line["busbw_gb_per_s_high"]) >= point.busbw_gb_per_s
     assert {line["wrong_elements"] for line in measured} == {"0", str(WRONG)}
-    refused = [line for line in lines if line["refused"]]
+    refused = [line for line in lines if line["unsupported"]]
     assert [line["engine"] for line in refused] == ["mpi4py", "mpi4py"]  # on 2 and on 4 ranks
     assert [line["ranks"] for line in lines if line["failed_jobs"] == "1"] == ["8"]
 

@@ -80,7 +80,7 @@ def test_text_has_a_contrast_of_4_5_and_a_mark_of_3(dark: bool) -> None:
 @pytest.mark.parametrize("sight", SIGHTS)
 def test_engines_of_one_plot_are_told_apart_by_the_colour_blind(sight: str, dark: bool) -> None:
     for name, family in FAMILIES.items():
-        ran = [as_it_ran(name, each, known.moved_by) for each, known in family.engines.items()]
+        ran = [as_it_ran(name, each, known.transport) for each, known in family.engines.items()]
         marks = [mark_of(engine) for engine in ran]
         assert len({mark.shape for mark in marks}) == len(marks)  # and by shape
         for one, other in itertools.combinations(marks, 2):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from bench_examples import allreduce_result, phases, training_result
 
-from hvdtools.bench.cost import Cost, Timed, fit
+from hvdtools.bench.alpha_beta import AlphaBeta, Timed, fit
 from hvdtools.bench.network import network_of
 from hvdtools.bench.predict import Forecast, predict
 from hvdtools.bench.results import Result
-from hvdtools.bench.works import by_work
+from hvdtools.bench.workloads import by_workload
 from hvdtools.errors import HvdtoolsError
 
 MIB = 2**20
@@ -33,7 +33,7 @@ class Truth:
     backward_s: float = 0.06
     other_s: float = 0.04
     gradient_bytes: int = 100_000_000
-    messages: int = 4
+    allreduces_per_step: int = 4
     noise: float = 0.005
     scaling: str = "weak"
     batch: int = 64
@@ -55,8 +55,8 @@ class Truth:
         computing_s = self.compute_s(ranks)
         if ranks == 1:
             return computing_s + self.engine_s
-        last_s = self.op_s(ranks, self.gradient_bytes / self.messages)
-        all_s = self.messages * (last_s - self.constant_s) + self.constant_s
+        last_s = self.op_s(ranks, self.gradient_bytes / self.allreduces_per_step)
+        all_s = self.allreduces_per_step * (last_s - self.constant_s) + self.constant_s
         share = self.backward_s / (self.backward_s + self.other_s)
         hidden_s = self.overlap * share * computing_s
         return computing_s + self.engine_s + max(last_s, all_s - hidden_s)
@@ -69,7 +69,7 @@ def measure(
     nodes_of: Callable[[int], int] = lambda ranks: 1,
     reduced_on: Sequence[int] | None = None,
     step_s: Callable[[int], float] | None = None,
-    rounds: int = 3,
+    repeats: int = 3,
     engine: str = "hvdtools-gloo",
     with_none: bool = True,
     **measured: object,
@@ -83,7 +83,7 @@ def measure(
         return tuple(float(seconds * job * each) for each in blocks)
 
     results = []
-    for turn in range(1, rounds + 1):
+    for turn in range(1, repeats + 1):
         for ranks in counts:
             batch = truth.batch if truth.scaling == "weak" else truth.batch // ranks
             computing_s = truth.compute_s(ranks)
@@ -91,7 +91,7 @@ def measure(
             shares[3] = 1 - shares.sum()
             for name, seconds in (
                 (engine, (step_s or truth.step_s)(ranks)),
-                *((("none", computing_s),) if with_none else ()),
+                *((("no_comm", computing_s),) if with_none else ()),
             ):
                 results.append(
                     training_result(
@@ -105,8 +105,8 @@ def measure(
                         batch_per_rank=batch,
                         gradient_bytes=truth.gradient_bytes,
                         **{
-                            "messages": (0 if ranks == 1 else truth.messages),
-                            **({} if name == "none" else measured),
+                            "allreduces_per_step": (0 if ranks == 1 else truth.allreduces_per_step),
+                            **({} if name == "no_comm" else measured),
                         },
                     )
                 )
@@ -125,9 +125,9 @@ def forecast(
     engine: str = "hvdtools-gloo",
     **options: int | None,
 ) -> Forecast:
-    (work,) = by_work(results)
+    (workload,) = by_workload(results)
     given = None if network is None else network_of(network)
-    return predict(results, work, engine, ranks, given, **options)
+    return predict(results, workload, engine, ranks, given, **options)
 
 
 def near(value: float, truth: float, share: float = 0.1) -> bool:
@@ -177,7 +177,7 @@ def test_what_messages_do_not_explain_is_kept() -> None:
 
 def test_many_messages_wait_for_one_cycle_together() -> None:
     # 150 gradients of their own and 1 ms for the cycle: 150 ms would be more than the whole step.
-    truth = Truth(messages=150, alpha_s=1e-5, bytes_per_s=2e9)
+    truth = Truth(allreduces_per_step=150, alpha_s=1e-5, bytes_per_s=2e9)
     made = forecast(measure(truth), (8,))
     assert near(made.predictions[0].step_s.middle, truth.step_s(8), 0.03)
     assert near(made.overlap, truth.overlap)
@@ -237,7 +237,7 @@ def test_nothing_can_be_held_out_of_one_and_two_ranks() -> None:
 
 
 def test_of_one_message_the_training_is_held_out_where_nothing_else_can_be() -> None:
-    truth = Truth(messages=1, engine_s=0.01)
+    truth = Truth(allreduces_per_step=1, engine_s=0.01)
     results = measure(truth, (1, 2))
     made = forecast(results, (2,))
     (held,) = made.held_out
@@ -246,21 +246,21 @@ def test_of_one_message_the_training_is_held_out_where_nothing_else_can_be() -> 
     # The training on 2 ranks ten times slower: what is predicted of it must not move.
     spoiled = [
         dataclasses.replace(each, measured=slower(each))
-        if each.training is not None and each.ranks == 2 and each.engine != "none"
+        if each.training is not None and each.ranks == 2 and each.engine != "no_comm"
         else each
         for each in results
     ]
     (other,) = forecast(spoiled, (2,)).held_out
     assert other.predicted_s == held.predicted_s and other.error < -0.85
-    # Of several messages nobody says how much is hidden; the user may say that it is one.
+    # Of several all-reduces nobody says how much is hidden; the user may say that it is one.
     assert not forecast(measure(Truth(), (1, 2)), (2,)).held_out
-    assert not forecast(results, (2,), messages=4).held_out
+    assert not forecast(results, (2,), allreduces_per_step=4).held_out
 
 
 def test_one_round_is_said() -> None:
-    for rounds in (1, 2):
-        made = forecast(measure(Truth(), rounds=rounds), (2,))
-        assert any("Measured in one round" in note for note in made.notes) == (rounds == 1)
+    for repeats in (1, 2):
+        made = forecast(measure(Truth(), repeats=repeats), (2,))
+        assert any("Measured in one repeat" in note for note in made.notes) == (repeats == 1)
 
 
 def test_the_users_network_takes_the_place_of_latency_and_bandwidth() -> None:
@@ -319,7 +319,7 @@ def test_all_hidden_says_so_and_leaves_room() -> None:
 
 def test_the_last_message_has_nothing_to_hide_behind() -> None:
     # 8 ranks send for longer than the backward pass, so its overlap is seen whole; 2 ranks do not.
-    truth = Truth(overlap=1.0, bytes_per_s=5e9, alpha_s=1.2e-3, messages=8)
+    truth = Truth(overlap=1.0, bytes_per_s=5e9, alpha_s=1.2e-3, allreduces_per_step=8)
     made = forecast(measure(truth), (2, 8))
     assert not made.overlap_is_least and near(made.overlap, 1.0)
     few, many = made.predictions
@@ -329,7 +329,7 @@ def test_the_last_message_has_nothing_to_hide_behind() -> None:
 
 
 def test_one_message_hides_nothing() -> None:
-    truth = Truth(messages=1)
+    truth = Truth(allreduces_per_step=1)
     made = forecast(measure(truth), (16,), ranks_per_node=16)
     (each,) = made.predictions
     assert each.parts.exposed_s == pytest.approx(each.parts.communication_s)
@@ -383,7 +383,7 @@ def test_one_block_leaves_the_interval_open() -> None:
         )
         if each.training is not None
         else each
-        for each in measure(Truth(), rounds=1)
+        for each in measure(Truth(), repeats=1)
     ]
     (each,) = forecast(results, (8,)).predictions
     assert math.isnan(each.step_s.low) and math.isnan(each.efficiency.high)
@@ -409,16 +409,18 @@ def test_what_cannot_be_predicted_says_what_to_run() -> None:
     with pytest.raises(HvdtoolsError, match="Unknown engine of this work 'ddp': choose one of"):
         forecast(measure(truth), engine="ddp")
     with pytest.raises(HvdtoolsError, match="communicates nothing"):
-        forecast(measure(truth), engine="none")
+        forecast(measure(truth), engine="no_comm")
     with pytest.raises(HvdtoolsError, match="does not say in how many all-reduces"):
-        forecast(measure(truth, messages=None))
-    assert forecast(measure(truth, messages=None), (8,), messages=4).predictions
+        forecast(measure(truth, allreduces_per_step=None))
+    assert forecast(
+        measure(truth, allreduces_per_step=None), (8,), allreduces_per_step=4
+    ).predictions
     for none in (0, -1):
         with pytest.raises(HvdtoolsError, match=f"A step of {none} all-reduces sends nothing"):
-            forecast(measure(truth), (8,), messages=none)
+            forecast(measure(truth), (8,), allreduces_per_step=none)
     with pytest.raises(HvdtoolsError, match="0 ranks cannot be predicted"):
         forecast(measure(truth), (0,))
-    nccl = measure(truth, moved_by="nccl", device="cuda")
+    nccl = measure(truth, transport="nccl", device="cuda")
     with pytest.raises(HvdtoolsError, match="over nccl on cuda"):
         forecast(nccl)
     with pytest.raises(HvdtoolsError, match="between nodes only"):
@@ -428,7 +430,8 @@ def test_what_cannot_be_predicted_says_what_to_run() -> None:
 
 def test_mwms_has_no_all_reduce_to_measure() -> None:
     results = [
-        training_result("mwms", ranks, family="keras", messages=2 * (ranks > 1)) for ranks in (1, 2)
+        training_result("mwms", ranks, family="keras", allreduces_per_step=2 * (ranks > 1))
+        for ranks in (1, 2)
     ]
     with pytest.raises(HvdtoolsError, match=r"allreduce.py cannot measure .* mwms"):
         forecast([*results, allreduce_result("torch", 2)], engine="mwms")
@@ -464,7 +467,7 @@ def test_what_is_no_network(said: str) -> None:
 
 
 def test_a_cost_by_hand() -> None:
-    cost = Cost(constant_s=1.0, alpha_s=0.1, bytes_per_s=10.0, fit_error=None)
+    cost = AlphaBeta(constant_s=1.0, alpha_s=0.1, bytes_per_s=10.0, fit_error=None)
     assert cost.seconds(1, 100) == 0
     assert cost.seconds(2, 100) == pytest.approx(1 + 2 * 0.1 + 10)
     assert cost.seconds(4, 100) == pytest.approx(1 + 6 * 0.1 + 15)
@@ -483,7 +486,7 @@ def test_no_part_of_a_fitted_cost_is_negative() -> None:
 
 
 def test_the_fit_minds_small_messages_as_much_as_large_ones() -> None:
-    cost = Cost(1e-4, 1e-5, 1e9, None)
+    cost = AlphaBeta(1e-4, 1e-5, 1e9, None)
     timed = [Timed(n, size, cost.seconds(n, size)) for n in (2, 4, 8) for size in SIZES]
     found = fit(timed)
     assert found.constant_s == pytest.approx(1e-4, rel=1e-6)

@@ -173,7 +173,7 @@ def test_the_plots_take_the_pages_colours_and_fonts(text: str) -> None:
     known = set(re.findall(r"--([a-z0-9-]+):", text))
     assert set(re.findall(r"var\(--([a-z0-9-]+)\)", text)) <= known
     plots = re.findall(r'<svg role="img" aria-label="([^"]+)"', text)
-    # Throughput, efficiency and time of four works, one of them across nodes; 3 kinds of message on
+    # Throughput, efficiency and time of four workloads, one across nodes; 3 kinds of messages on
     # 2 sizes, bandwidth and time each; two predictions, of weak and strong scaling.
     assert len(plots) == 4 * 3 + 1 + 2 * 3 * 2 + 2
 
@@ -181,7 +181,7 @@ def test_the_plots_take_the_pages_colours_and_fonts(text: str) -> None:
 def test_an_engine_keeps_its_colour_in_every_section() -> None:
     legends = [
         re.findall(r"color: var\(--(mark-\d)\)\">.*?</svg>([a-z0-9+-]+)", page_of(results))
-        for results in (trainings(), trainings(("none", "ddp", "hvdtools-mpi")))
+        for results in (trainings(), trainings(("no_comm", "ddp", "hvdtools-mpi")))
     ]
     colours = [{engine: mark for mark, engine in legend} for legend in legends]
     assert len(colours[0]) == 6 and len(set(colours[0].values())) == 6
@@ -210,19 +210,19 @@ def test_unlike_machines_in_one_run_are_said_and_not_hidden() -> None:
             versions={**result.versions, "torch": "9.9"},
             hardware={**result.hardware, "gpus": ["A GPU", "A GPU"]},
         )
-        if result.round == 2
+        if result.repeat == 2
         else result
         for result in run
     ]
     said = Page(page_of(other)).text
     assert "they differ in GPUs and torch" in said
-    assert "9.9 (round 2)" in said and "not set (round 1)" in said
-    assert "2 × A GPU (round 2)" in said and "none (round 1)" in said
+    assert "9.9 (repeat 2)" in said and "not set (repeat 1)" in said
+    assert "2 × A GPU (repeat 2)" in said and "none (repeat 1)" in said
 
 
 def test_one_round_and_a_time_limit_are_said() -> None:
-    (section,) = sections(trainings(("ddp",), ((1, 1), (2, 1)), rounds=1))
-    assert len(section.notes) == 1 and section.notes[0].startswith("One round:")
+    (section,) = sections(trainings(("ddp",), ((1, 1), (2, 1)), repeats=1))
+    assert len(section.notes) == 1 and section.notes[0].startswith("One repeat:")
     late = [
         dataclasses.replace(r, measured=dataclasses.replace(r.training, stopped_by="limit"))
         for r in trainings(("ddp",), ((1, 1), (2, 1)))
@@ -311,7 +311,7 @@ def test_a_terminal_of_80_columns_shows_every_table_uncut() -> None:
 
 
 def test_an_interval_that_says_nothing_flattens_no_plot_and_fills_no_table() -> None:
-    # Two rounds a hundred times apart: Student's t on one degree of freedom.
+    # Two repeats a hundred times apart: Student's t on one degree of freedom.
     run = [training_result("ddp", n, t, (0.01**t,) * 6) for n in (1, 2) for t in (1, 2)]
     (row, _) = summarise(run)
     rate = row.samples_per_s

@@ -31,7 +31,7 @@ SCHEMA: dict[str, Any] = json.loads(
 )
 EACH_KIND = [
     training_result("ddp", 2, phase_s=phases(2, 0.1, 0.2, 0.3, 0.4)),
-    training_result("none", 1, accuracy=None),
+    training_result("no_comm", 1, accuracy=None),
     failed(training_result("hvdtools-mpi", 2)),
     allreduce_result("horovod-mpi", 2),
     allreduce_result("mpi4py", 2, points=[Point(1024, "bfloat16", 16, 0, (), 0, "no such type")]),
@@ -68,7 +68,7 @@ def test_the_schema_lists_the_fields_of_the_classes() -> None:
 BAD: dict[str, dict[str, Any]] = {
     "a number in words": {"ranks": "two"},
     "no rank": {"ranks": 0},
-    "an old version": {"schema_version": 2},
+    "an old version": {"schema_version": 3},
     "an unknown field": {"mood": "good"},
     "a failure with figures": {"error": "it failed"},
     "a success without": {"measured": None},
@@ -101,13 +101,13 @@ def test_a_file_of_nothing_but_a_cut_line_is_gone_on_with(tmp_path: Path) -> Non
 def test_a_file_cut_in_mid_line_keeps_what_is_whole(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     for turn in (1, 2):
-        append(file, dataclasses.replace(WHOLE, round=turn))
+        append(file, dataclasses.replace(WHOLE, repeat=turn))
     file.write_bytes(file.read_bytes()[:-40])
     reading = read(file)
     assert (len(reading.results), reading.cut_lines) == (1, 1)
-    append(file, dataclasses.replace(WHOLE, round=3))
+    append(file, dataclasses.replace(WHOLE, repeat=3))
     reading = read(file)
-    assert [each.round for each in reading.results] == [1, 3]
+    assert [each.repeat for each in reading.results] == [1, 3]
     assert reading.cut_lines == 1
 
 
@@ -132,7 +132,7 @@ def test_results_of_another_kind_are_refused(tmp_path: Path) -> None:
     with pytest.raises(HvdtoolsError, match="no whole result"):
         read(file)
     for right, wrong, said in (
-        ('"schema_version": 3', '"schema_version": 99', "schema version 99"),
+        ('"schema_version": 4', '"schema_version": 99', "schema version 99"),
         ('"lr"', '"rl"', r"\(lr, rl\)"),
         ('"suite"', '"siute"', r"\(siute, suite\)"),
         ('"engine": "ddp"', '"engine": "dpd"', "engine 'dpd' of 'torch', which this hvdtools"),
@@ -163,7 +163,7 @@ def test_a_result_says_what_carried_the_data() -> None:
     assert as_it_ran("torch", "hvdtools-mpi", "nccl") == "hvdtools-mpi+nccl"
     assert as_it_ran("torch", "ddp", "gloo") == "ddp-gloo"
     assert as_it_ran("torch", "ddp", "nccl") == "ddp-nccl"
-    assert as_it_ran("torch", "none", "none") == "none"
+    assert as_it_ran("torch", "no_comm", "none") == "no_comm"
     assert as_it_ran("torch", "ddp", None) == "ddp"
     assert as_it_ran("allreduce", "torch", "nccl") == "torch-nccl"
     assert as_it_ran("keras", "mwms", "grpc") == "mwms"

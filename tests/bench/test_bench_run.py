@@ -24,13 +24,13 @@ from hvdtools.bench.report import PAGE_NAME
 from hvdtools.bench.results import FILE_NAME, Result, append, read
 from hvdtools.bench.runs import Run, run_cases
 from hvdtools.bench.suite import load
-from hvdtools.launch import Outcome, look_around
+from hvdtools.launch import Outcome, detect_host
 
 SECRET = "correct-horse-battery-staple"
 SUITE = """
 name = "tiny"
 ranks = [{ranks}]
-rounds = {rounds}
+repeats = {repeats}
 threads_per_rank = 1
 timeout_s = {timeout_s}
 [[program]]
@@ -52,7 +52,7 @@ EPOCHS = "epochs = 4\nwarmup_epochs = 1"
 pytestmark = [
     pytest.mark.ranks,
     pytest.mark.skipif(
-        look_around().slots < 2 or not look_around().controllers,
+        detect_host().slots < 2 or not detect_host().controllers,
         reason="needs two cores and a Horovod: run `hvdtools build`",
     ),
 ]
@@ -68,7 +68,7 @@ def write_suite(
     family: str = "torch",
     more: str = "",
     length: str = EPOCHS,
-    rounds: int = 1,
+    repeats: int = 1,
 ) -> Path:
     file = folder / "tiny.toml"
     file.write_text(
@@ -81,7 +81,7 @@ def write_suite(
             family=f'family = "{family}"' if "/" in program else "",
             more=more,
             length=length,
-            rounds=rounds,
+            repeats=repeats,
         )
     )
     return file
@@ -108,8 +108,8 @@ def results_in(folder: Path) -> tuple[Result, ...]:
 @pytest.mark.parametrize(
     ("name", "engines"),
     [
-        ("torch", ("hvdtools-mpi", "ddp", "none")),
-        ("keras", ("hvdtools-mpi", "none")),
+        ("torch", ("hvdtools-mpi", "ddp", "no_comm")),
+        ("keras", ("hvdtools-mpi", "no_comm")),
         *(
             pytest.param(name, tuple(family.engines), id=f"{name}-all", marks=pytest.mark.slow)
             for name, family in FAMILIES.items()
@@ -131,11 +131,11 @@ def test_engines_train_on_two_ranks_and_stay_in_sync(
         measured = result.training
         assert measured is not None and result.error is None
         known = family.engines[result.engine]
-        assert (measured.engine, measured.moved_by) == (known.program_engine, known.moved_by)
-        assert measured.in_sync is (None if result.engine == "none" else True)
+        assert (measured.engine, measured.transport) == (known.program_engine, known.transport)
+        assert measured.in_sync is (None if result.engine == "no_comm" else True)
         # A rank that averages with nobody has seen its half of the images alone.
         assert measured.accuracy is not None
-        assert measured.accuracy > (0.3 if result.engine == "none" else 0.8)
+        assert measured.accuracy > (0.3 if result.engine == "no_comm" else 0.8)
         assert measured.threads_per_rank == 1 and result.environment["OMP_NUM_THREADS"] == "1"
         assert len(measured.block_s) == 3  # four epochs, the first not counted
         assert measured.steps_per_block == 16  # 1440 images / 2 ranks / 45
@@ -149,15 +149,15 @@ def test_engines_train_on_two_ranks_and_stay_in_sync(
     assert os.uname().nodename not in everything
 
 
-def test_engines_side_by_side_are_one_job_and_many_results(tmp_path: Path) -> None:
-    engines = ("ddp", "hvdtools-mpi", "none")
+def test_interleaved_engines_are_one_job_and_many_results(tmp_path: Path) -> None:
+    engines = ("ddp", "hvdtools-mpi", "no_comm")
     length = "steps = 2\nlimit_s = 1\nmax_blocks = 8"
-    suite = write_suite(tmp_path, engines=engines, more="side_by_side = true", length=length)
+    suite = write_suite(tmp_path, engines=engines, more="interleaved = true", length=length)
     ended = bench("run", str(suite), "--csv", cwd=tmp_path)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = results_in(tmp_path)
     assert [result.engine for result in found] == list(engines)
-    assert {result.side_by_side for result in found} == {engines}
+    assert {result.interleaved for result in found} == {engines}
     assert len({(result.wall_s, result.command) for result in found}) == 1
     blocks = {len(result.block_rates) for result in found}
     assert len(blocks) == 1 and 6 <= blocks.pop() <= 8
@@ -301,7 +301,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
         f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
         f"runpy.run_path({str(BENCHMARKS / 'train_torch.py')!r}, run_name='__main__')\n"
     )
-    suite = write_suite(tmp_path, "./slow.py", ("hvdtools-gloo", "ddp", "none"), ranks="1")
+    suite = write_suite(tmp_path, "./slow.py", ("hvdtools-gloo", "ddp", "no_comm"), ranks="1")
     running = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "bench", "run", str(suite)],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -325,7 +325,11 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "1 of 3 cases are there already" in ended.stdout
     found = read(file).results
-    assert found[0] == first and [each.engine for each in found] == ["hvdtools-gloo", "ddp", "none"]
+    assert found[0] == first and [each.engine for each in found] == [
+        "hvdtools-gloo",
+        "ddp",
+        "no_comm",
+    ]
     assert {each.run_id for each in found} == {first.run_id}
     again = bench("run", str(suite), "--resume", "--run", first.run_id, cwd=tmp_path)
     assert "3 of 3 cases are there already" in again.stdout and read(file).results == found

@@ -26,7 +26,7 @@ from hvdtools.bench.measured import Point
 from hvdtools.bench.plots import phases_of
 from hvdtools.bench.results import Result
 from hvdtools.bench.stats import Row, is_input_bound, summarise
-from hvdtools.bench.works import by_work
+from hvdtools.bench.workloads import by_workload
 
 
 def rows_of(results: Sequence[Result]) -> dict[tuple[str, int, int], Row]:
@@ -41,32 +41,32 @@ def test_a_rate_is_made_of_ranks_batch_steps_and_time() -> None:
     row = rows_of([training_result("ddp", 2, block_s=(1.0, 0.5, 0.25))])["ddp-gloo", 2, 1]
     assert row.samples_per_s is not None
     assert row.samples_per_s.middle == pytest.approx(400)  # 2 ranks x 10 samples x 10 steps / 0.5 s
-    assert (row.rounds, row.blocks, row.batch_per_rank) == (1, 3, BATCH)
+    assert (row.repeats, row.blocks, row.batch_per_rank) == (1, 3, BATCH)
 
 
-def test_rounds_count_alike_however_many_blocks_each_has() -> None:
+def test_repeats_count_alike_however_many_blocks_each_has() -> None:
     results = [
         training_result("ddp", 1, 1, (1.0,) * 50),
         training_result("ddp", 1, 2, (4.0,) * 5),
     ]
     (row,) = summarise(results)
     assert row.samples_per_s is not None and row.samples_per_s.middle == pytest.approx(50)
-    assert (row.rounds, row.blocks) == (2, 55)
+    assert (row.repeats, row.blocks) == (2, 55)
 
 
 def test_rows_are_in_the_order_of_engines_nodes_and_ranks() -> None:
     results = [
         training_result(engine, ranks, nodes=nodes)
-        for engine in ("none", "ddp")
+        for engine in ("no_comm", "ddp")
         for ranks, nodes in ((4, 2), (2, 1), (1, 1), (2, 2))
     ]
     found = [(row.engine, row.ranks, row.nodes) for row in summarise(results)]
     sizes = [(1, 1), (2, 1), (2, 2), (4, 2)]
-    assert found == [(engine, *size) for engine in ("none", "ddp-gloo") for size in sizes]
+    assert found == [(engine, *size) for engine in ("no_comm", "ddp-gloo") for size in sizes]
 
 
 def test_a_slow_round_leaves_ratios_alone() -> None:
-    # Round 2 is twice as slow for everyone.
+    # Repeat 2 is twice as slow for everyone.
     results = [
         training_result(engine, ranks, turn, (seconds * turn,) * 6)
         for turn in (1, 2)
@@ -80,9 +80,9 @@ def test_a_slow_round_leaves_ratios_alone() -> None:
     rows = rows_of(results)
     both = rows["horovod-mpi", 2, 1]
     assert both.efficiency == exactly(0.8)
-    assert both.against_yardstick == exactly(1.6)
+    assert both.vs_baseline == exactly(1.6)
     assert rows["ddp-gloo", 2, 1].efficiency == exactly(1)
-    assert rows["ddp-gloo", 2, 1].against_yardstick is None
+    assert rows["ddp-gloo", 2, 1].vs_baseline is None
     assert both.samples_per_s is not None and both.samples_per_s.half_width > 0.5
 
 
@@ -91,12 +91,12 @@ def test_blocks_of_one_job_are_held_against_their_neighbours() -> None:
     drift = np.linspace(1, 2, 12)
     both = ("hvdtools-mpi", "ddp")
     together = [
-        training_result("hvdtools-mpi", 2, block_s=0.8 * drift, side_by_side=both),
-        training_result("ddp", 2, block_s=drift, side_by_side=both),
+        training_result("hvdtools-mpi", 2, block_s=0.8 * drift, interleaved=both),
+        training_result("ddp", 2, block_s=drift, interleaved=both),
     ]
-    apart = [dataclasses.replace(each, side_by_side=(each.engine,)) for each in together]
-    beside = rows_of(together)["hvdtools-mpi", 2, 1].against_yardstick
-    alone = rows_of(apart)["hvdtools-mpi", 2, 1].against_yardstick
+    apart = [dataclasses.replace(each, interleaved=(each.engine,)) for each in together]
+    beside = rows_of(together)["hvdtools-mpi", 2, 1].vs_baseline
+    alone = rows_of(apart)["hvdtools-mpi", 2, 1].vs_baseline
     assert beside == exactly(1.25)
     assert alone is not None
     assert alone.middle == pytest.approx(1.25) and alone.half_width > 0.2
@@ -131,7 +131,7 @@ def test_swapped_labels_swap_the_rows() -> None:
     swapped = {"hvdtools-mpi": 1.3, "horovod-mpi": 0.8}
     first, second = (
         {
-            row.engine: (row.samples_per_s, row.efficiency, row.against_yardstick)
+            row.engine: (row.samples_per_s, row.efficiency, row.vs_baseline)
             for row in summarise(
                 [
                     training_result(
@@ -160,7 +160,7 @@ def test_a_round_without_its_pair_gives_no_ratio() -> None:
     ]
     rows = rows_of(results)
     pair = rows["ddp-gloo", 2, 1]
-    assert pair.efficiency == exactly(0.8) and pair.rounds == 1
+    assert pair.efficiency == exactly(0.8) and pair.repeats == 1
     assert pair.failures == ("out of luck",)
     horovod = rows["horovod-mpi", 2, 1]
     assert horovod.samples_per_s is None and horovod.failures == ("no mpirun",)
@@ -171,9 +171,9 @@ def test_a_round_without_its_pair_gives_no_ratio() -> None:
 def test_a_resumed_case_counts_as_it_ended_last() -> None:
     first = training_result("ddp", 2)
     (row,) = summarise([failed(first), first])
-    assert row.failures == () and row.rounds == 1
+    assert row.failures == () and row.repeats == 1
     (row,) = summarise([first, dataclasses.replace(first, run_id="run-2")])
-    assert row.rounds == 2  # another run's first round is another round
+    assert row.repeats == 2  # another run's first repeat is another repeat
 
 
 def test_one_block_has_no_interval_and_one_round_has_that_of_its_blocks() -> None:
@@ -181,16 +181,16 @@ def test_one_block_has_no_interval_and_one_round_has_that_of_its_blocks() -> Non
     assert row.samples_per_s is not None
     assert row.samples_per_s.middle == pytest.approx(100) and math.isnan(row.samples_per_s.low)
     (row,) = summarise([training_result("ddp", 1, block_s=np.linspace(0.98, 1.02, 9))])
-    assert row.rounds == 1 and row.samples_per_s is not None
+    assert row.repeats == 1 and row.samples_per_s is not None
     assert 97 < row.samples_per_s.low < 100 < row.samples_per_s.high < 103
 
 
 def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
     random = np.random.default_rng(5)
-    for rounds, at_least in ((3, 0.95), (5, 0.95), (12, 0.93)):
+    for repeats, at_least in ((3, 0.95), (5, 0.95), (12, 0.93)):
         held = 0
         for _ in range(200):
-            luck = 0.02 * random.standard_normal(rounds)
+            luck = 0.02 * random.standard_normal(repeats)
             jobs = [(each + 0.02 * random.standard_normal(8),) for each in luck]
             span = span_of(resample(jobs, generator()))
             held += span.low <= 1 <= span.high
@@ -228,7 +228,7 @@ def test_communication_is_what_a_step_takes_more_than_without() -> None:
         for engine, seconds in (
             ("hvdtools-mpi", (0.001, 0.010, 0.024, 0.002)),
             ("ddp", (0.001, 0.010, 0.018, 0.002)),
-            ("none", (0.001, 0.010, 0.020, 0.002)),
+            ("no_comm", (0.001, 0.010, 0.020, 0.002)),
         )
     ]  # fmt: skip
     rows = rows_of(results)
@@ -243,7 +243,7 @@ def test_communication_is_what_a_step_takes_more_than_without() -> None:
         drawn = phases_of(each)
         assert sum(drawn.values()) == pytest.approx(each.step_s) and min(drawn.values()) >= 0
     assert phases_of(below)["forward"] / phases_of(below)["backward"] == pytest.approx(0.5)
-    ideal = rows["none", 2, 1].split
+    ideal = rows["no_comm", 2, 1].split
     assert ideal is not None and ideal.communication_s == 0
 
 
@@ -251,7 +251,7 @@ def test_one_millisecond_more_is_one_millisecond() -> None:
     plain = phases(2, 0.001, 0.010, 0.020, 0.002)
     slower = {**plain, "backward": (0.021, 0.021)}
     results = [
-        training_result("none", 2, phase_s=plain),
+        training_result("no_comm", 2, phase_s=plain),
         training_result("ddp", 2, phase_s=slower),
     ]
     parts = rows_of(results)["ddp-gloo", 2, 1].split
@@ -260,7 +260,7 @@ def test_one_millisecond_more_is_one_millisecond() -> None:
 
 def test_without_an_ideal_the_backward_pass_holds_the_communication() -> None:
     phase_s = phases(2, 0.001, 0.010, 0.024, 0.002)
-    of_another_size = training_result("none", 1, phase_s=phases(1, 0.001, 0.010, 0.020, 0.002))
+    of_another_size = training_result("no_comm", 1, phase_s=phases(1, 0.001, 0.010, 0.020, 0.002))
     rows = rows_of([training_result("ddp", 2, phase_s=phase_s), of_another_size])
     parts = rows["ddp-gloo", 2, 1].split
     assert parts is not None and parts.communication_s is None
@@ -280,21 +280,21 @@ def test_a_planted_straggler_shows_as_skew_and_not_as_communication() -> None:
     ddp_s = {**none_s, "backward": (0.027, 0.027, 0.022, 0.027)}
     alone_s = (0.033, 0.033, 0.038, 0.033)
     results = [
-        training_result("none", 4, phase_s=none_s, rank_step_s=alone_s),
+        training_result("no_comm", 4, phase_s=none_s, rank_step_s=alone_s),
         training_result("ddp", 4, phase_s=ddp_s, rank_step_s=(0.040,) * 4),
-        training_result("none", 1),
+        training_result("no_comm", 1),
     ]
     rows = rows_of(results)
-    ideal, engine = rows["none", 4, 1], rows["ddp-gloo", 4, 1]
+    ideal, engine = rows["no_comm", 4, 1], rows["ddp-gloo", 4, 1]
     assert ideal.skew is not None and ideal.skew.rank == 2
     assert ideal.skew.over_median == pytest.approx(0.005 / 0.033)
     assert engine.skew is not None and engine.skew.rank == 2
     assert engine.skew.over_median == pytest.approx(0.005 / 0.011)
     assert engine.split is not None and engine.split.communication_s == pytest.approx(0.002)
-    assert rows["none", 1, 1].skew is None
+    assert rows["no_comm", 1, 1].skew is None
 
 
-def test_memory_and_accuracy_and_sync_over_rounds() -> None:
+def test_memory_and_accuracy_and_sync_over_repeats() -> None:
     results = [
         training_result(
             "ddp", 2, turn, peak_memory_bytes=(turn, 10 - turn), accuracy=0.9 + turn / 100,
@@ -305,7 +305,7 @@ def test_memory_and_accuracy_and_sync_over_rounds() -> None:
     (row,) = summarise(results)
     assert row.peak_memory_bytes == 9 and row.accuracy == pytest.approx(0.92)
     assert row.in_sync is False
-    (row,) = summarise([training_result("none", 2, accuracy=None)])
+    (row,) = summarise([training_result("no_comm", 2, accuracy=None)])
     assert row.in_sync is None and row.accuracy is None
 
 
@@ -318,22 +318,22 @@ def test_works_are_kept_apart() -> None:
         training_result("ddp", 2, options={**OPTIONS, "precision": "bfloat16"}),
         training_result("mwms", 2, family="keras"),
     ]
-    assert len(by_work(results)) == len(summarise(results)) == 6
+    assert len(by_workload(results)) == len(summarise(results)) == 6
     # How long to measure does not make another work of it.
     longer = training_result("ddp", 2, 2, options={**OPTIONS, "steps": 50, "limit_s": 9})
     (row,) = summarise([results[0], longer])
-    assert row.rounds == 2
-    assert by_work([allreduce_result("torch", 2), loader_result(1)]) == {}
+    assert row.repeats == 2
+    assert by_workload([allreduce_result("torch", 2), loader_result(1)]) == {}
 
 
 def test_a_failed_job_is_of_the_work_that_its_neighbours_name() -> None:
     # The suite left the model to the program.
     worked = training_result("ddp", 1, options={"data": "digits"}, model="cnn")
     dead = failed(training_result("ddp", 2, options={"data": "digits"}))
-    (work,) = by_work([dead, worked])
-    assert work.model == "cnn"
-    (work,) = by_work([dead])
-    assert work.model == ""
+    (workload,) = by_workload([dead, worked])
+    assert workload.model == "cnn"
+    (workload,) = by_workload([dead])
+    assert workload.model == ""
 
 
 def test_an_input_bound_training_is_named() -> None:
@@ -363,7 +363,7 @@ def test_an_input_bound_training_is_named() -> None:
 def test_a_loaders_row() -> None:
     first, second = loaders([loader_result(2, workers=3), failed(loader_result(4, workers=3))])
     assert first.samples_per_s == exactly(200)
-    assert (first.workers, first.work.data, first.rounds, first.blocks) == (3, "digits", 1, 6)
+    assert (first.workers, first.workload.data, first.repeats, first.blocks) == (3, "digits", 1, 6)
     assert second.samples_per_s is None and second.failures
 
 
@@ -385,9 +385,9 @@ def test_a_curve_has_both_bandwidths() -> None:
     assert (small.message_bytes, large.message_bytes) == (1024, 2_000_000)
     seconds = 0.001 * math.sqrt(2)
     assert large.op_s.middle == pytest.approx(seconds)
-    assert large.alg_gb_per_s == pytest.approx(0.002 / seconds)
-    assert large.bus_gb_per_s == pytest.approx(0.002 / seconds * 1.5)
-    assert (large.rounds, large.blocks) == (2, 12)
+    assert large.algbw_gb_per_s == pytest.approx(0.002 / seconds)
+    assert large.busbw_gb_per_s == pytest.approx(0.002 / seconds * 1.5)
+    assert (large.repeats, large.blocks) == (2, 12)
 
 
 def test_curves_of_kinds_refusals_and_failures() -> None:
@@ -400,7 +400,7 @@ def test_curves_of_kinds_refusals_and_failures() -> None:
         allreduce_result("horovod-gloo", 2, 1, points=points),
         failed(allreduce_result("horovod-gloo", 2, 2), "out of luck"),
         failed(allreduce_result("torch", 2), "no port"),
-        allreduce_result("torch", 4, moved_by="nccl", device="cuda"),
+        allreduce_result("torch", 4, transport="nccl", device="cuda"),
     ]
     made = {(each.engine, each.ranks, each.dtype, each.tensors): each for each in curves(results)}
     assert list(made) == [
@@ -412,7 +412,7 @@ def test_curves_of_kinds_refusals_and_failures() -> None:
     ]
     assert made["horovod-gloo", 2, "float32", 8].points[0].wrong_elements == 3
     refused = made["horovod-gloo", 2, "bfloat16", 1]
-    assert refused.points == () and refused.refused == "Horovod takes no bfloat16"
+    assert refused.points == () and refused.unsupported == "Horovod takes no bfloat16"
     assert refused.failures == ("out of luck",)
     assert made["torch", 2, "", 0].failures == ("no port",)
 
@@ -425,5 +425,5 @@ def test_a_sweep_that_two_programs_share_is_one() -> None:
         for turn in (1, 2, 3)
         for dtype in ("float32", "float16")
     ]
-    kinds = [(curve.dtype, curve.points[0].rounds) for curve in curves(results)]
+    kinds = [(curve.dtype, curve.points[0].repeats) for curve in curves(results)]
     assert kinds == [("float32", 3), ("float16", 3)]

@@ -26,7 +26,7 @@ from hvdtools.launch.spec import Hosts, Slurm
 SUITE = """
 name = "mine"
 ranks = [1, 2]
-rounds = 3
+repeats = 3
 threads_per_rank = 1
 timeout_s = 300
 
@@ -114,8 +114,8 @@ def test_every_shipped_suite_can_be_unrolled() -> None:
 
 def test_engines_take_turns_in_every_round(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text(SUITE.replace("rounds = 3", "rounds = 2").replace("[1, 2]", "[2, 1]"))
-    order = [(case.round, case.ranks, case.engines) for case in cases(suites.load(str(file)))]
+    file.write_text(SUITE.replace("repeats = 3", "repeats = 2").replace("[1, 2]", "[2, 1]"))
+    order = [(case.repeat, case.ranks, case.engines) for case in cases(suites.load(str(file)))]
     torch = [("hvdtools-mpi",), ("hvdtools-gloo",), ("ddp",)]
     keras = [("hvdtools-mpi",), ("hvdtools-gloo",), ("mwms",)]
     assert order == [
@@ -127,17 +127,17 @@ def test_engines_take_turns_in_every_round(tmp_path: Path) -> None:
     ]
 
 
-def test_engines_side_by_side_share_the_jobs_that_one_starter_serves() -> None:
+def test_interleaved_engines_share_the_jobs_that_one_launcher_serves() -> None:
     allreduce, _, resnet, *_ = suites.load("gpu").programs
     # Plain Horovod needs settings of its own.
-    assert list(together(resnet)) == [("hvdtools-gloo", "ddp", "none"), ("horovod-gloo",)]
-    mixed = dataclasses.replace(resnet, engines=("ddp", "hvdtools-mpi", "hvdtools-gloo", "none"))
-    assert list(together(mixed)) == [("ddp", "hvdtools-mpi", "none"), ("hvdtools-gloo",)]
-    assert list(together(dataclasses.replace(mixed, side_by_side=False))) == [
+    assert list(together(resnet)) == [("hvdtools-gloo", "ddp", "no_comm"), ("horovod-gloo",)]
+    mixed = dataclasses.replace(resnet, engines=("ddp", "hvdtools-mpi", "hvdtools-gloo", "no_comm"))
+    assert list(together(mixed)) == [("ddp", "hvdtools-mpi", "no_comm"), ("hvdtools-gloo",)]
+    assert list(together(dataclasses.replace(mixed, interleaved=False))) == [
         (name,) for name in mixed.engines
     ]
-    only = dataclasses.replace(resnet, engines=("ddp", "none"))
-    assert list(together(only)) == [("ddp", "none")]
+    only = dataclasses.replace(resnet, engines=("ddp", "no_comm"))
+    assert list(together(only)) == [("ddp", "no_comm")]
     # One rank has nobody to reduce with.
     ranks = {case.ranks for case in cases(suites.load("gpu")) if case.program == allreduce}
     assert ranks == {2}
@@ -188,13 +188,13 @@ def test_where_ranks_meet_and_who_starts_them(monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(spec.on, Hosts) and [str(host) for host in spec.on.hosts] == ["jo@a:8", "b:8"]
     seen = dict(spec.env)
     assert seen["MASTER_ADDR"] == "a" and "GLOO_SOCKET_IFNAME" not in seen
-    assert spec.starter == "horovodrun" and spec.interface == "eth1"
+    assert spec.launcher == "horovodrun" and spec.interface == "eth1"
     here = Place(interface="eth1").environment(cluster, case, 5000)
     assert dict(here)["MASTER_ADDR"] == "127.0.0.1" and "GLOO_SOCKET_IFNAME" not in dict(here)
     assert dict(Place().environment(cluster, case, 5000))["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.setenv("SLURMD_NODENAME", "node7")
     spec = Place(Slurm()).job(cluster, case, 5000, Path("answer"))
-    assert (spec.starter, spec.nodes, spec.ranks_per_node) == ("srun", 2, 8)
+    assert (spec.launcher, spec.nodes, spec.ranks_per_node) == ("srun", 2, 8)
     assert dict(spec.env)["MASTER_ADDR"] == "node7"
     with pytest.raises(HvdtoolsError, match="need other machines"):
         Place().job(cluster, case, 5000, Path("answer"))
@@ -214,7 +214,7 @@ def test_the_command_by_hand_names_no_folder_of_this_machine(name: str) -> None:
 
 def test_a_family_is_held_against_engines_of_its_own() -> None:
     for family in FAMILIES.values():
-        for name in (family.yardstick, family.ideal):
+        for name in (family.baseline, family.ideal):
             assert name is None or name in family.engines
 
 
@@ -259,8 +259,8 @@ LAST_PROGRAM = SUITE[SUITE.rindex("[[program]]") :]
 ALL_PROGRAMS = SUITE[SUITE.index("[[program]]") :]
 BAD = {
     "not TOML": ('name = "mine"', "name = ", "is not valid TOML"),
-    "key": ("rounds = 3", "rounds = 3\nround = 3", "'round'"),
-    "missing key": ("rounds = 3", "", "lacks 'rounds'"),
+    "key": ("repeats = 3", "repeats = 3\nrepeat = 3", "'repeat'"),
+    "missing key": ("repeats = 3", "", "lacks 'repeats'"),
     "option": ("seed = 1", "seed = 1\nbatchsize = 2", "Unknown option of [program.options]"),
     "engine": ('"ddp"]', '"dpd"]', "Unknown engine of PyTorch 'dpd': choose one of ddp"),
     "engine of another family": ('"ddp"]', '"mwms"]', "Unknown engine of PyTorch 'mwms'"),
@@ -284,14 +284,14 @@ BAD = {
     ),
     "family of another": ('"train_torch.py"', '"train_torch.py"\nfamily = "keras"', "leave family"),
     "program key": ('file = "train_torch.py"', 'fil = "x"', "Unknown key of [[program]]"),
-    "side by side in TensorFlow": (
+    "interleaved in TensorFlow": (
         'engines = ["hvdtools-mpi", "hvdtools-gloo", "mwms"]',
-        'engines = ["mwms"]\nside_by_side = true',
+        'engines = ["mwms"]\ninterleaved = true',
         "runs one engine a job",
     ),
-    "side by side in words": (
+    "interleaved in words": (
         'engines = ["hvdtools-mpi", "hvdtools-gloo", "mwms"]',
-        'engines = ["mwms"]\nside_by_side = "yes"',
+        'engines = ["mwms"]\ninterleaved = "yes"',
         "give it true or false",
     ),
     "scaling of what trains nothing": (
@@ -301,9 +301,9 @@ BAD = {
         "trains nothing: leave it out",
     ),
     "epochs and steps": ("epochs = 12", "epochs = 12\nsteps = 5", "a block is an epoch, or"),
-    "kind": ("rounds = 3", 'rounds = "3"', "rounds = '3': give it a whole number"),
-    "true is no number": ("rounds = 3", "rounds = true", "rounds = True"),
-    "no rounds": ("rounds = 3", "rounds = 0", "0 rounds"),
+    "kind": ("repeats = 3", 'repeats = "3"', "repeats = '3': give it a whole number"),
+    "true is no number": ("repeats = 3", "repeats = true", "repeats = True"),
+    "no repeats": ("repeats = 3", "repeats = 0", "0 repeats"),
     "no size": ("ranks = [1, 2]", "", "No number of ranks is given"),
     "nodes without ranks": ("ranks = [1, 2]", "nodes = [1, 2]", "add --ranks-per-node"),
     "ranks": ("[1, 2]", "[0, 2]", "whole numbers from 1"),
@@ -346,9 +346,9 @@ def test_a_bad_suite_is_one_sentence(wrong: str, bench: Bench, tmp_path: Path) -
     [
         (("run", "dmeo"), "Unknown suite 'dmeo': choose one of cluster, cpu, demo, gpu"),
         (("run", "missing.toml"), "There is no suite file 'missing.toml'"),
-        (("run", "demo", "--rounds", "0"), "0 rounds"),
-        (("run", "demo", "--ranks", "1,two"), "--ranks 1,two is no list of numbers"),
-        (("run", "demo", "--ranks", "0"), "--ranks 0 is no list of numbers"),
+        (("run", "demo", "--repeats", "0"), "0 repeats"),
+        (("run", "demo", "--ranks", "1,two"), "--ranks 1,two is not a list of numbers"),
+        (("run", "demo", "--ranks", "0"), "--ranks 0 is not a list of numbers"),
         (("run", "demo", "--nodes", "2"), "add --ranks-per-node"),
         (("run", "demo", "--ranks-per-node", "4"), "no number of them is given: add --nodes"),
         (("run", "cluster"), "2 nodes need other machines"),
@@ -387,7 +387,7 @@ def test_strong_batches_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_prints_every_command_and_starts_nothing(bench: Bench, tmp_path: Path) -> None:
-    ended = bench("run", "gpu", "--ranks", "2", "--rounds", "1", "--dry-run")
+    ended = bench("run", "gpu", "--ranks", "2", "--repeats", "1", "--dry-run")
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert len(lines) == 9 and all(line.startswith("hvdtools launch -n 2 ") for line in lines)

@@ -106,7 +106,7 @@ def test_a_folder_is_loaded_on_every_rank(ranks: int, folder: Path, tmp_path: Pa
 
 def test_the_command_starts_it(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).with_name("hvdtools")), "launch", "-n", "2"]
-    command += ["--with", "horovodrun", "--", "python", str(PROGRAM), "--model", "gpt-mini"]
+    command += ["--launcher", "horovodrun", "--", "python", str(PROGRAM), "--model", "gpt-mini"]
     command += [*map(str, BLOCKS), "--result", str(tmp_path / "result")]
     ended = subprocess.run(
         command,

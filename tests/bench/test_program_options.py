@@ -41,9 +41,9 @@ WRONG = {
     ],
     "allreduce.py": [["--engine", "smoke"], ["--dtype", "int8"]],
     "input_pipeline.py": [["--model", "rnn"], ["--data", "cats"], ["--make", "."]],
-    "keras_prepare_cost.py": [["--rounds", "1"]],
+    "keras_prepare_cost.py": [["--repeats", "1"]],
     "proof_cost.py": [["--model", "lenet"]],
-    "launch_time.py": [["--rounds", "few"]],
+    "launch_time.py": [["--repeats", "few"]],
 }
 
 

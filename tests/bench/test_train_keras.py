@@ -103,7 +103,7 @@ def train_alone(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["--data", "cats"], "--data cats is neither digits, synthetic nor a folder"),
         (["--data", "."], "There is no file data_batch_1.bin"),
         (["--engine", "ddp"], "Unknown engine 'ddp': choose one of horovod, hvdtools, mwms, none"),
-        (["--engine", "hvdtools,none"], "cannot share a process"),
+        (["--engine", "hvdtools,no_comm"], "cannot share a process"),
         (["--engine", "hvdtools,x"], "Unknown engine 'x'"),
         (["--engine", "mwms"], "meets at MASTER_ADDR"),
         (["--model", "lenet"], "choose from 'cnn', 'resnet50', 'vgg16', 'gpt-mini', 'gpt-124m'"),
@@ -115,7 +115,7 @@ def train_alone(*arguments: object) -> subprocess.CompletedProcess[str]:
         (["--epochs", "2", "--steps", "3"], "a block is an epoch, or so many steps"),
         (["--epochs", "12", "--warmup-epochs", "12"], "leaves no epoch to count"),
         (["--batch-size", "0"], "--batch-size 0 trains nothing"),
-        (["--engine", "none", "--batch-size", "2000"], "more than the 1440 training images"),
+        (["--engine", "no_comm", "--batch-size", "2000"], "more than the 1440 training images"),
     ],
 )
 def test_a_bad_argument_is_one_sentence(
@@ -137,7 +137,7 @@ def test_a_bad_argument_is_one_sentence(
 
 
 def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
-    ended = train_alone("--engine", "none", "--batch-size", 2000)
+    ended = train_alone("--engine", "no_comm", "--batch-size", 2000)
     assert ended.returncode == 2, ended.stderr
     assert "more than the 1440 training images" in ended.stderr.strip().splitlines()[-1]
     assert "Traceback" not in ended.stderr
@@ -207,7 +207,7 @@ def measured_in(result: Path) -> Training:
 def _alone(tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
     """The weights that one process trains, on the batches of all ranks together."""
     folder = tmp_path_factory.mktemp("alone")
-    ended = train_alone("--engine", "none", *options(1, folder / "w.npz", folder / "result"))
+    ended = train_alone("--engine", "no_comm", *options(1, folder / "w.npz", folder / "result"))
     assert ended.returncode == 0, ended.stderr
     return list(np.load(folder / "w.npz").values())
 
@@ -242,14 +242,14 @@ def test_engines_train_what_one_process_trains(
         np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-12)
     measured = measured_in(result)
     assert measured.engine == engine and measured.stopped_by == "blocks"
-    assert measured.moved_by == ("grpc" if engine == "mwms" else "gloo")
+    assert measured.transport == ("grpc" if engine == "mwms" else "gloo")
     assert measured.in_sync is (None if ranks == 1 else True)
     assert measured.steps_per_block == 1440 // WHOLE_BATCH and len(measured.block_s) == 1
     assert measured.threads_per_rank == 1 and measured.accuracy is not None
     assert measured.lr == pytest.approx(WHOLE_LR)
     assert measured.gradient_bytes == 8 * measured.parameters == 8 * 122570
     # 0.94 MiB fit into one bucket of hvdtools, which sends none on a single rank.
-    assert measured.messages == (min(ranks - 1, 1) if engine == "hvdtools" else None)
+    assert measured.allreduces_per_step == (min(ranks - 1, 1) if engine == "hvdtools" else None)
     a_rank_each = [measured.rank_step_s, measured.peak_memory_bytes, *measured.phase_s.values()]
     assert {len(values) for values in a_rank_each} == {ranks}
     assert list(measured.phase_s) == ["input", "forward", "backward", "optimizer"]
@@ -280,19 +280,19 @@ def test_fit_stops_on_all_ranks_when_the_median_is_known(tmp_path: Path) -> None
 
 
 def test_a_straggler_shows_where_nobody_waits_for_it(tmp_path: Path) -> None:
-    measured, _ = run_until_known(tmp_path, "none", {"SLEEP_S": "0.5"})
+    measured, _ = run_until_known(tmp_path, "no_comm", {"SLEEP_S": "0.5"})
     quick_s, slow_s = measured.rank_step_s
     assert slow_s - quick_s > 0.25 and slow_s > 0.5
     assert min(measured.block_s) > 2 * 0.5  # the slowest rank's
     waits, forwards, _, updates = measured.phase_s.values()
     assert waits[1] + forwards[1] + updates[1] < slow_s - 0.25  # the sleep is in none of these
-    assert measured.moved_by == "none" and measured.in_sync is None
-    assert measured.messages == 0 and measured.gradient_bytes == 0
+    assert measured.transport == "none" and measured.in_sync is None
+    assert measured.allreduces_per_step == 0 and measured.gradient_bytes == 0
 
 
 def test_a_gpt_learns_its_batch_in_bfloat16(tmp_path: Path) -> None:
     ended = train_alone(
-        *("--engine", "none", "--model", "gpt-mini", "--precision", "bfloat16"),
+        *("--engine", "no_comm", "--model", "gpt-mini", "--precision", "bfloat16"),
         *("--batch-size", 1, "--steps", 5, "--max-blocks", 6, "--interval", 0),
         *("--result", tmp_path / "result"),
     )

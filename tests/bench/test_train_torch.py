@@ -71,28 +71,28 @@ def largest_difference(mine: list[torch.Tensor], theirs: list[torch.Tensor]) -> 
 @pytest.mark.parametrize(
     ("model", "ranks"), [("tiny-adamw", 1), ("tiny-adamw", 2), ("tiny-adamw", 3), ("tiny", 2)]
 )
-def test_engines_side_by_side_train_what_one_process_trains(
+def test_interleaved_engines_train_what_one_process_trains(
     model: str, ranks: int, benchmarks: None, tmp_path: Path
 ) -> None:
     weights, result = tmp_path / "w.pt", tmp_path / "r.jsonl"
-    train(ranks, *tiny_steps(model, "hvdtools,horovod,ddp,none", weights, result))
+    train(ranks, *tiny_steps(model, "hvdtools,horovod,ddp,no_comm", weights, result))
     trained: Weights = torch.load(weights)
     expected = one_process(model, ranks)
     for engine in AVERAGING:
         # Sums of float64 in another order, and AdamW divides by gradients next to zero.
         assert largest_difference(trained[engine], expected) < 1e-10, engine
-    apart = largest_difference(trained["none"], expected)
+    apart = largest_difference(trained["no_comm"], expected)
     assert (apart < 1e-10) if ranks == 1 else (apart > 1e-4)
     lines = lines_of(result)
-    assert list(lines) == ["hvdtools", "horovod", "ddp", "none"]
+    assert list(lines) == ["hvdtools", "horovod", "ddp", "no_comm"]
     assert {engine: line.in_sync for engine, line in lines.items()} == {
         **dict.fromkeys(AVERAGING, None if ranks == 1 else True),
-        "none": None,
+        "no_comm": None,
     }
     for line in lines.values():
         check_line(line, ranks)
-    assert lines["none"].moved_by == "none" and lines["none"].messages == 0
-    assert lines["horovod"].messages == (4 if ranks > 1 else 0)
+    assert lines["no_comm"].transport == "none" and lines["no_comm"].allreduces_per_step == 0
+    assert lines["horovod"].allreduces_per_step == (4 if ranks > 1 else 0)
 
 
 def check_line(line: Training, ranks: int) -> None:
@@ -118,7 +118,7 @@ def test_an_engine_trains_the_same_alone_as_beside_others(tmp_path: Path) -> Non
         train(2, *tiny_steps("tiny", engines, weights, tmp_path / f"{name}.jsonl"))
         return torch.load(weights)  # type: ignore[no-any-return]
 
-    beside = trained("all", "none,ddp,hvdtools,horovod")
+    beside = trained("all", "no_comm,ddp,hvdtools,horovod")
     for engine in beside:
         alone = trained(engine, engine)[engine]
         assert all(map(torch.equal, alone, beside[engine])), engine
@@ -158,10 +158,12 @@ def test_messages_are_those_that_are_sent(tmp_path: Path) -> None:
     )
     lines = lines_of(result)
     (said,) = [line for line in job.of(0) if line.startswith("buckets sent:")]
-    messages = lines["hvdtools"].messages
-    assert messages is not None and messages > 1
-    assert said == f"buckets sent: {messages * steps}"
-    assert lines["ddp"].messages == 5  # 4.2, three of 29.4 and 8.4 MB, as DDP's own log has it
+    allreduces_per_step = lines["hvdtools"].allreduces_per_step
+    assert allreduces_per_step is not None and allreduces_per_step > 1
+    assert said == f"buckets sent: {allreduces_per_step * steps}"
+    assert (
+        lines["ddp"].allreduces_per_step == 5
+    )  # 4.2, three of 29.4 and 8.4 MB, as DDP's own log has it
     assert lines["ddp"].gradient_bytes == 24 * (1024 * 1024 + 1024) * 4
     for line in lines.values():  # weights, gradients and momentum at the least
         assert min(line.peak_memory_bytes) > 2.5 * line.gradient_bytes
@@ -186,7 +188,7 @@ def test_loading_processes_feed_all_engines_in_turn(tmp_path: Path) -> None:
     [
         (["--engine", "hvdtools,magic"], "Unknown engine 'magic': choose one of ddp, horovod"),
         (["--engine", ""], "Unknown engine ''"),
-        (["--engine", "none,none"], "lists an engine twice"),
+        (["--engine", "no_comm,no_comm"], "lists an engine twice"),
         (["--model", "alexnet"], "Unknown model 'alexnet': choose one of cnn, gpt-124m"),
         (["--data", "cats"], "Unknown data 'cats': choose one of digits, synthetic"),
         (["--model", "gpt-mini", "--data", "digits"], "Unknown data 'digits': choose one of"),
@@ -231,14 +233,14 @@ def test_work_that_cannot_be_is_one_sentence(
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or it would set this process's threads
     with pytest.raises(SystemExit) as ended:
-        train_torch.main(["--engine", "none", *options])
+        train_torch.main(["--engine", "no_comm", *options])
     told = capsys.readouterr().err
     assert ended.value.code == 2, told
     assert said in told.strip().splitlines()[-1] and "Traceback" not in told
 
 
 def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
-    command = [sys.executable, str(PROGRAM), "--engine", "none", "--batch-size", "2000"]
+    command = [sys.executable, str(PROGRAM), "--engine", "no_comm", "--batch-size", "2000"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr
     assert "less than" in ended.stderr.strip().splitlines()[-1] and "Traceback" not in ended.stderr

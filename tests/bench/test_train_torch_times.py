@@ -25,10 +25,10 @@ def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def difference_s(lines: dict[str, Training], phase: str | None) -> float:
-    """What a step, or one phase of it, takes "slow" longer than "none" on the only rank."""
+    """What a step, or one phase of it, takes "slow" longer than "no_comm" on the only rank."""
     if phase is None:
-        return lines["slow"].rank_step_s[0] - lines["none"].rank_step_s[0]
-    return lines["slow"].phase_s[phase][0] - lines["none"].phase_s[phase][0]
+        return lines["slow"].rank_step_s[0] - lines["no_comm"].rank_step_s[0]
+    return lines["slow"].phase_s[phase][0] - lines["no_comm"].phase_s[phase][0]
 
 
 def test_a_millisecond_more_in_forward_shows_as_one_there(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_millisecond_more_in_forward_shows_as_one_there(tmp_path: Path) -> Non
 def none_and_slow(result: Path, blocks: int) -> tuple[Job, dict[str, Training]]:
     """A millisecond's sleep in "slow"; so short blocks that others seldom come between."""
     job = train(
-        *(1, "--engine", "none,slow", "--model", "tiny", "--batch-size", 1, "--steps", 1),
+        *(1, "--engine", "no_comm,slow", "--model", "tiny", "--batch-size", 1, "--steps", 1),
         *("--min-blocks", blocks, "--max-blocks", blocks, "--result", result),
         plants={"slow": [None, 1e-3]},
     )
@@ -70,8 +70,8 @@ def test_a_block_takes_what_its_phases_take(benchmarks: None) -> None:
     plant_sleep(Planted, None, 1e-3)
     cpu = torch.device("cpu")
     data = torch_data.make("vectors", "synthetic", 1, cpu, torch.float32, 0, 1)
-    work = torch_training.Work(PLANTED["tiny"], data, torch.float32, False, 1e-3, 1, 4)
-    trainer = torch_training.Trainer(Planted(), work, lambda: None)
+    workload = torch_training.Workload(PLANTED["tiny"], data, torch.float32, False, 1e-3, 1, 4)
+    trainer = torch_training.Trainer(Planted(), workload, lambda: None)
     rests_s = []
     for _ in range(50):
         seconds = trainer.block()
@@ -81,7 +81,7 @@ def test_a_block_takes_what_its_phases_take(benchmarks: None) -> None:
     assert min(rests_s) >= 0 and statistics.median(rests_s) < 0.1e-3
 
 
-@pytest.mark.parametrize("order", [("none", "slow"), ("slow", "none")])
+@pytest.mark.parametrize("order", [("no_comm", "slow"), ("slow", "no_comm")])
 def test_the_order_of_engines_is_that_of_lines_and_nothing_else(
     order: tuple[str, str], tmp_path: Path
 ) -> None:
@@ -102,7 +102,7 @@ def test_a_straggler_is_found_in_its_own_forward_and_slows_whoever_averages(
     tmp_path: Path,
 ) -> None:
     result = tmp_path / "r.jsonl"
-    engines = ("hvdtools", "horovod", "ddp", "none")
+    engines = ("hvdtools", "horovod", "ddp", "no_comm")
     train(
         *(2, "--engine", ",".join(engines), "--model", "tiny", "--batch-size", 1, "--steps", 5),
         *("--min-blocks", 8, "--max-blocks", 8, "--result", result),
@@ -112,7 +112,7 @@ def test_a_straggler_is_found_in_its_own_forward_and_slows_whoever_averages(
         forward_s, step_s = line.phase_s["forward"], line.rank_step_s
         assert forward_s[1] > 40e-3 and forward_s[0] < 20e-3, engine
         assert step_s[1] > 40e-3 and min(line.block_s) > 5 * 40e-3, engine
-        if engine == "none":
+        if engine == "no_comm":
             assert step_s[0] < 20e-3
         else:
             assert step_s[0] > 35e-3, engine

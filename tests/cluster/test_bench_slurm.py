@@ -19,7 +19,7 @@ ENV = {"COLUMNS": "200", "TF_CPP_MIN_LOG_LEVEL": "3"}
 SUITE = """
 name = "tiny"
 ranks = [1]
-rounds = 1
+repeats = 1
 threads_per_rank = 1
 timeout_s = 120
 [[program]]
@@ -54,7 +54,7 @@ ENGINES = pytest.mark.parametrize(
     "engines",
     [
         ("hvdtools-mpi", "ddp"),
-        pytest.param(("hvdtools-gloo", "horovod-mpi", "none"), marks=pytest.mark.slow),
+        pytest.param(("hvdtools-gloo", "horovod-mpi", "no_comm"), marks=pytest.mark.slow),
     ],
     ids="-".join,
 )
@@ -85,7 +85,7 @@ def test_one_job_a_node_count_gathered_into_one_run(
     for result in found:
         assert result.training is not None, result.error
         assert len(result.training.rank_step_s) == result.ranks
-        alone = result.ranks == 1 or result.engine == "none"
+        alone = result.ranks == 1 or result.engine == "no_comm"
         assert result.training.in_sync is (None if alone else True)
     assert "node" in more.stdout and (file.parent / "report.html").is_file()
 
@@ -122,7 +122,7 @@ def test_slurm_is_asked_for_what_the_dry_run_shows(slurm_bed: SlurmBed, tmp_path
         f"--dependency=singleton --nodes={nodes} --ntasks-per-node=2 --open-mode=append "
         f"--output={folder}/nodes-{nodes}/log --partition=nowhere\n#!/bin/bash\n"
         f"exec {sys.executable} -m hvdtools bench run tiny.toml --on slurm --nodes {nodes} "
-        f"--ranks-per-node 2 --ranks {ranks} --rounds 1 --out {folder}/nodes-{nodes} --run a-run "
+        f"--ranks-per-node 2 --ranks {ranks} --repeats 1 --out {folder}/nodes-{nodes} --run a-run "
         "--interface eth0\n\n"
         for nodes, ranks in ((1, "1"), (2, "none"))
     )

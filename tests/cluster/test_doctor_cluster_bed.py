@@ -14,7 +14,7 @@ from bed_slurm import SlurmBed
 from paths import HVDTOOLS
 
 from hvdtools import installed
-from hvdtools.engine.prove import RANK_PROGRAM
+from hvdtools.build.smoke_test import RANK_PROGRAM
 
 ENV = {"OMP_NUM_THREADS": "1"}
 THREE = ("--hosts", "host1,host2,host3")
@@ -31,13 +31,13 @@ def doctor(bed: HostsBed, *words: str, before: tuple[str, ...] = ()) -> dict[str
     command = [*before, HVDTOOLS, "doctor", "--json", "--frameworks", "torch", *words]
     done = bed.exec("login", command, env=ENV, timeout_s=400)
     report: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == (1 if report["level"] == "broken" else 0), done.stderr
+    assert done.returncode == (1 if report["level"] == "error" else 0), done.stderr
     return report
 
 
 def said(report: dict[str, Any], level: str) -> str:
     found = [each for each in report["findings"] if each["level"] == level]
-    return "\n".join(f"{each['subject']}: {each['sentence']}" for each in found)
+    return "\n".join(f"{each['subject']}: {each['message']}" for each in found)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def in_place_of(hosts_bed: HostsBed, tmp_path: Path) -> Iterator[Any]:
 
 def test_sound_hosts_add_up_over_mpi_and_gloo(hosts_bed: HostsBed) -> None:
     report = doctor(hosts_bed, *THREE, "--np", "3")
-    assert report["level"] != "broken", said(report, "broken")
+    assert report["level"] != "error", said(report, "error")
     assert [host["problem"] for host in report["hosts"]] == [None] * 3
     assert [(check["name"], check["complaint"]) for check in report["checks"]] == [
         ("torch over MPI, 3 ranks on 3 hosts", ""),
@@ -82,12 +82,12 @@ def test_what_one_host_has_otherwise_is_named(hosts_bed: HostsBed, in_place_of: 
     hosts_bed.exec("host1", ["ip", "link", "set", "eth1", "down"])
     hosts_bed.cut("host4")
     report = doctor(hosts_bed, "--hosts", "host1,host2,host3,host4", "--no-ranks")
-    broken, notes = said(report, "broken"), said(report, "note")
-    assert f"torch: host3 has torch 1.9.9, the 2 others {here}" in broken
-    assert "hosts: ssh does not reach host4" in broken
-    assert "host3: Horovod was built for torch" in broken and broken.count("\n") == 2
-    assert "on host2 the host's own name resolves to 127.0.1.1 (loopback)" in notes
-    assert "eth1 is down on host1, and up on the 2 others" in notes
+    errors, warnings = said(report, "error"), said(report, "warning")
+    assert f"torch: host3 has torch 1.9.9, the 2 others {here}" in errors
+    assert "hosts: ssh does not reach host4" in errors
+    assert "host3: Horovod was built for torch" in errors and errors.count("\n") == 2
+    assert "on host2 the host's own name resolves to 127.0.1.1 (loopback)" in warnings
+    assert "eth1 is down on host1, and up on the 2 others" in warnings
 
 
 def test_an_interface_that_is_down_where_it_is_wanted(hosts_bed: HostsBed) -> None:
@@ -96,18 +96,18 @@ def test_an_interface_that_is_down_where_it_is_wanted(hosts_bed: HostsBed) -> No
     hosts_bed.nic("host3", False)
     hosts_bed.exec("host2", ["ip", "link", "set", "eth1", "down"])
     report = doctor(hosts_bed, *THREE, "--no-ranks", "--interface", "eth1")
-    broken = said(report, "broken")
-    assert "network: --interface eth1: it is down on host2" in broken
-    assert "hosts: ssh does not reach host3" in broken and broken.count("\n") == 1
+    errors = said(report, "error")
+    assert "network: --interface eth1: it is down on host2" in errors
+    assert "hosts: ssh does not reach host3" in errors and errors.count("\n") == 1
 
 
 def test_the_host_whose_ranks_fail_is_found(hosts_bed: HostsBed, in_place_of: Any) -> None:
     in_place_of("host3", RANK_PROGRAM, "import sys; sys.exit('OSError: I will not')")
     report = doctor(hosts_bed, *THREE)
-    assert [check["blame"]["hosts"] for check in report["checks"]] == [["host3"]] * 2
-    broken = said(report, "broken").splitlines()
-    assert len(broken) == 2
-    for sentence in broken:
+    assert [check["isolation"]["hosts"] for check in report["checks"]] == [["host3"]] * 2
+    errors = said(report, "error").splitlines()
+    assert len(errors) == 2
+    for sentence in errors:
         assert sentence.endswith(
             "host3 breaks it: the others add up without, and it fails alone, too"
         )
@@ -118,7 +118,7 @@ def test_all_nodes_of_an_allocation_without_ssh(slurm_bed: SlurmBed) -> None:
     bed = slurm_bed.bed
     bed.loopback_name("host2")
     report = doctor(bed, before=("salloc", "--quiet", "--nodes=2", "--nodelist=host[1-2]"))
-    assert report["level"] != "broken", said(report, "broken")
+    assert report["level"] != "error", said(report, "error")
     assert [host["name"] for host in report["hosts"]] == ["host1", "host2"]
     assert [check["complaint"] for check in report["checks"]] == ["", ""]
-    assert "on host2 the host's own name resolves to 127.0.1.1" in said(report, "note")
+    assert "on host2 the host's own name resolves to 127.0.1.1" in said(report, "warning")

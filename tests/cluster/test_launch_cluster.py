@@ -1,4 +1,4 @@
-"""Jobs over several hosts, with every starter: trained right, failed and stopped right."""
+"""Jobs over several hosts, with every launcher: trained right, failed and stopped right."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TRAINS = str(PROGRAMS / "rank_cluster.py")
 TELLS_ITS_PLACE = str(PROGRAMS / "rank_place.py")
 BYTES_SENT = str(PROGRAMS / "rank_bytes_sent.py")
 ENV = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-STARTERS = {
-    "Open MPI 5": ("--with", "mpirun"),
-    "Open MPI 4": ("--with", "mpirun", "--mpirun", "mpirun.openmpi"),
-    "MPICH": ("--with", "mpirun", "--mpirun", "mpirun.mpich"),
-    "horovodrun": ("--with", "horovodrun"),
+LAUNCHERS = {
+    "Open MPI 5": ("--launcher", "mpirun"),
+    "Open MPI 4": ("--launcher", "mpirun", "--mpirun", "mpirun.openmpi"),
+    "MPICH": ("--launcher", "mpirun", "--mpirun", "mpirun.mpich"),
+    "horovodrun": ("--launcher", "horovodrun"),
 }
 SHAPES = {
     "2x2": (("--hosts", "host1:2,host2:2"), ["host1", "host1", "host2", "host2"]),
@@ -36,9 +36,9 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=STARTERS)
-def starter(request: pytest.FixtureRequest) -> tuple[str, ...]:
-    words = STARTERS[request.param]
+@pytest.fixture(params=LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    words = LAUNCHERS[request.param]
     program = words[-1] if "--mpirun" in words else None
     if program and shutil.which(program) is None:
         pytest.skip(f"there is no {program} here: apt-get install openmpi-bin mpich")
@@ -57,11 +57,11 @@ def found_by_rank(printed: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_rank_is_where_its_layout_says(
-    hosts_bed: HostsBed, starter: tuple[str, ...], shape: str
+    hosts_bed: HostsBed, launcher: tuple[str, ...], shape: str
 ) -> None:
     where, hosts = SHAPES[shape]
-    done = launch(hosts_bed, *where, *starter, "--", "python", TELLS_ITS_PLACE)
-    if starter[-1] == "horovodrun" and shape == "cyclic":
+    done = launch(hosts_bed, *where, *launcher, "--", "python", TELLS_ITS_PLACE)
+    if launcher[-1] == "horovodrun" and shape == "cyclic":
         assert done.returncode == 2 and "knows no --distribution cyclic" in done.stderr
         return
     assert done.returncode == 0, done.stdout + done.stderr
@@ -83,12 +83,12 @@ def assert_places(ranks: list[dict[str, Any]], hosts: list[str]) -> None:
     ["3+1", *(pytest.param(name, marks=pytest.mark.slow) for name in SHAPES if name != "3+1")],
 )
 def test_a_training_over_hosts_equals_one_process(
-    hosts_bed: HostsBed, starter: tuple[str, ...], shape: str
+    hosts_bed: HostsBed, launcher: tuple[str, ...], shape: str
 ) -> None:
-    if starter[-1] == "horovodrun" and shape == "cyclic":
+    if launcher[-1] == "horovodrun" and shape == "cyclic":
         pytest.skip("horovodrun knows no --distribution cyclic")
     where, hosts = SHAPES[shape]
-    done = launch(hosts_bed, *where, *starter, "--", "python", TRAINS)
+    done = launch(hosts_bed, *where, *launcher, "--", "python", TRAINS)
     assert done.returncode == 0, done.stdout + done.stderr
     ranks = found_by_rank(done.stdout)
     assert_places(ranks, hosts)
@@ -97,9 +97,9 @@ def test_a_training_over_hosts_equals_one_process(
     assert re.search(r"first step \d+\.\d s after the start", done.stderr)
 
 
-def assert_bytes_of_a_ring(bed: HostsBed, starter: tuple[str, ...], hosts: int) -> None:
+def assert_bytes_of_a_ring(bed: HostsBed, launcher: tuple[str, ...], hosts: int) -> None:
     where = ("--hosts", ",".join(f"host{number}" for number in range(1, hosts + 1)))
-    done = launch(bed, *where, *starter, "--", "python", BYTES_SENT)
+    done = launch(bed, *where, *launcher, "--", "python", BYTES_SENT)
     assert done.returncode == 0, done.stdout + done.stderr
     ranks = found_by_rank(done.stdout)
     assert len(ranks) == hosts and all(rank["right"] for rank in ranks)
@@ -110,15 +110,15 @@ def assert_bytes_of_a_ring(bed: HostsBed, starter: tuple[str, ...], hosts: int) 
 
 def test_three_hosts_with_a_rank_each_send_no_more_than_a_ring(hosts_bed: HostsBed) -> None:
     """Without a rule from us, Open MPI 5 sends nearly twice as much from one of them."""
-    assert_bytes_of_a_ring(hosts_bed, STARTERS["Open MPI 5"], 3)
+    assert_bytes_of_a_ring(hosts_bed, LAUNCHERS["Open MPI 5"], 3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hosts", [2, 3, 4])
 def test_hosts_with_a_rank_each_send_no_more_than_a_ring(
-    hosts_bed: HostsBed, starter: tuple[str, ...], hosts: int
+    hosts_bed: HostsBed, launcher: tuple[str, ...], hosts: int
 ) -> None:
-    assert_bytes_of_a_ring(hosts_bed, starter, hosts)
+    assert_bytes_of_a_ring(hosts_bed, launcher, hosts)
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_hosts_with_a_rank_each_send_no_more_than_a_ring(
     ],
 )
 def test_the_first_failing_rank_s_code_and_words(
-    hosts_bed: HostsBed, starter: tuple[str, ...], program: str
+    hosts_bed: HostsBed, launcher: tuple[str, ...], program: str
 ) -> None:
-    words = ("--hosts", "host1:2,host2:2", *starter, "--", "python", program, "3", "7")
+    words = ("--hosts", "host1:2,host2:2", *launcher, "--", "python", program, "3", "7")
     done = launch(hosts_bed, *words)
     assert done.returncode == 7, done.stdout + done.stderr
     end = done.stderr[done.stderr.rindex("rank 3 failed first with exit code 7") :]
@@ -151,7 +151,7 @@ def nothing_is_left(bed: HostsBed, within_s: float = 10) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_every_rank_on_every_host(
-    hosts_bed: HostsBed, starter: tuple[str, ...], signum: signal.Signals, tmp_path: Path
+    hosts_bed: HostsBed, launcher: tuple[str, ...], signum: signal.Signals, tmp_path: Path
 ) -> None:
     (tmp_path / "sleep.py").write_text(
         # In one piece: without a buffer print() writes the line's end by itself, and Open MPI 4
@@ -159,7 +159,7 @@ def test_a_signal_ends_every_rank_on_every_host(
         "import signal, sys, time\nsignal.signal(2, signal.SIG_IGN)\nsys.stdout.write('here\\n')\n"
         "sys.stdout.flush()\ntime.sleep(300)\n"
     )
-    words = ("--hosts", "host1:2,host2:2", *starter, "--", "python", str(tmp_path / "sleep.py"))
+    words = ("--hosts", "host1:2,host2:2", *launcher, "--", "python", str(tmp_path / "sleep.py"))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     job = hosts_bed.popen("login", [HVDTOOLS, "launch", *words], env=ENV, **pipes)
     assert job.stdout is not None and job.stderr is not None
@@ -195,8 +195,8 @@ def test_the_interface_is_the_one_that_was_named(hosts_bed: HostsBed) -> None:
     for host in ("host1", "host2"):
         hosts_bed.add_nic(host, "docker0", cidr="172.17.0.1/16", cabled=False)
         hosts_bed.loopback_name(host)
-    for starter in (STARTERS["Open MPI 5"], STARTERS["horovodrun"]):
-        words = ("--hosts", "host1:1,host2:1", "--interface", "eth0", *starter)
+    for launcher in (LAUNCHERS["Open MPI 5"], LAUNCHERS["horovodrun"]):
+        words = ("--hosts", "host1:1,host2:1", "--interface", "eth0", *launcher)
         done = launch(hosts_bed, *words, "--", "python", TRAINS)
         assert done.returncode == 0, done.stdout + done.stderr
         assert [rank["size"] for rank in found_by_rank(done.stdout)] == [2, 2]
@@ -210,7 +210,7 @@ def test_a_file_for_each_rank_and_a_restart(hosts_bed: HostsBed, tmp_path: Path)
         "sleep 60\n"
     )
     logs = tmp_path / "logs"
-    words = ("--hosts", "host1:1,host2:1", "--with", "mpirun", "--restarts", "2")
+    words = ("--hosts", "host1:1,host2:1", "--launcher", "mpirun", "--restarts", "2")
     command = (*words, "--log-dir", str(logs), "--", "sh", str(once))
     done = launch(hosts_bed, *command)
     assert done.returncode == 0, done.stdout + done.stderr

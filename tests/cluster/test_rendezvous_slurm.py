@@ -105,7 +105,7 @@ def test_every_plugin_and_layout(slurm_bed: SlurmBed, mpi: str, layout: str) -> 
         "one task": (("-N1", "-n1"), []),
     }[layout]
     lines = seen(srun(slurm_bed, f"--mpi={mpi}", *argv, *ALONE))
-    assert {line["starter"] for line in lines} == {"srun"}
+    assert {line["launcher"] for line in lines} == {"srun"}
     if hosts:
         assert hosts_of(lines) == hosts
     else:  # rank 0 of 1 has nobody to meet

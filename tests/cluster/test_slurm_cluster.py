@@ -1,4 +1,4 @@
-"""Jobs on a real Slurm: every starter, and what becomes of a job that stops, fails or is lost."""
+"""Jobs on a real Slurm: every launcher, and what becomes of a job that stops, fails or is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from paths import PROGRAMS, SCRIPTS
 BIN = Path(sys.executable).parent
 SCRIPT = SCRIPTS / "slurm.sbatch"
 SWEEP = SCRIPTS / "sweep.sbatch"
-STARTERS = ("srun", "mpirun", "horovodrun")
+LAUNCHERS = ("srun", "mpirun", "horovodrun")
 HOSTILE = ("it's", 'say "hi"', "; echo foo", "$HOME", "`id`", "new\nline", "", "*", "\\", "--log")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 # Slurm sends a time limit's signal up to a minute late, and a requeued job waits for its node.
@@ -51,14 +51,14 @@ class Jobs:
         self.slurm, self.folder = slurm, folder
 
     def submit(
-        self, name: str, starter: str, size: str, program: str, *words: str,
+        self, name: str, launcher: str, size: str, program: str, *words: str,
         script: Path = SCRIPT, env: Mapping[str, str] = NOTHING,
     ) -> tuple[str, Path]:  # fmt: skip
         """The job's number and its folder, which stands for FOLDER among the words."""
         folder = self.folder / name
         folder.mkdir()
         settings = {
-            "HVDTOOLS_STARTER": starter,
+            "HVDTOOLS_LAUNCHER": launcher,
             "OMP_NUM_THREADS": "1",
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "PATH": f"{BIN}:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -95,26 +95,26 @@ def test_every_rank_is_there_and_sees_its_words_and_gpus(jobs: Jobs) -> None:
     # All GPUs, so that these jobs run one by one: another would change who has how many ranks.
     uneven = "--nodelist=host3,host4 -N2 -n4 --gpus-per-node=4"
     cases = [
-        *((starter, even, ["host1", "host1", "host2", "host2"]) for starter in STARTERS),
-        *((starter, uneven, ["host3", "host3", "host3", "host4"]) for starter in STARTERS),
-        *((s, f"{uneven} -m cyclic", ["host3", "host4", "host3", "host3"]) for s in STARTERS[:2]),
+        *((launcher, even, ["host1", "host1", "host2", "host2"]) for launcher in LAUNCHERS),
+        *((launcher, uneven, ["host3", "host3", "host3", "host4"]) for launcher in LAUNCHERS),
+        *((s, f"{uneven} -m cyclic", ["host3", "host4", "host3", "host3"]) for s in LAUNCHERS[:2]),
     ]
     env = {"HOSTILE": "a \"b\" 'c'\n; $HOME \\", "HVDTOOLS_LOG_DIR": "logs"}
     running = [
         jobs.submit(str(n), s, size, "rank_slurm_ends.py", "words", "FOLDER", *HOSTILE, env=env)
         for n, (s, size, _) in enumerate(cases)
     ]
-    for (starter, size, hosts), job in zip(cases, running, strict=True):
+    for (launcher, size, hosts), job in zip(cases, running, strict=True):
         done = jobs.ended(*job)
-        assert done.end == JobEnd("COMPLETED", 0, 0), (starter, size, done.log)
+        assert done.end == JobEnd("COMPLETED", 0, 0), (launcher, size, done.log)
         ranks = done.found()
-        assert [rank["host"] for rank in ranks] == hosts, (starter, size)
+        assert [rank["host"] for rank in ranks] == hosts, (launcher, size)
         for number, rank in enumerate(ranks):
             assert tuple(rank["words"]) == HOSTILE and rank["HOSTILE"] == env["HOSTILE"]
             seen = (rank["HVDTOOLS_SIZE"], rank["HVDTOOLS_NODES"], rank["HVDTOOLS_SIGNAL"])
             assert seen == ("4", "2", "USR1")
             gpus = {"host1": "2,3", "host2": "0,1"}.get(rank["host"], "0,1,2,3")
-            assert rank["CUDA_VISIBLE_DEVICES"] == gpus, (starter, rank)
+            assert rank["CUDA_VISIBLE_DEVICES"] == gpus, (launcher, rank)
             own = (done.folder / "logs" / f"rank-{number}.log").read_text().splitlines()
             assert sorted(own) == [f"rank {number} complains", f"rank {number} is here"]
             assert re.search(rf"^\S*{number}\S* ?rank {number} is here$", done.log, re.MULTILINE)
@@ -126,25 +126,25 @@ def test_gradients_are_averaged_over_all_ranks_wherever_they_are(jobs: Jobs) -> 
     cases = {"srun": f"{uneven} -m cyclic", "mpirun": even, "horovodrun": uneven}
     running = {s: jobs.submit(s, s, size, "rank_cluster.py") for s, size in cases.items()}
     local_sizes = {"srun": [1, 3, 3, 3], "mpirun": [2, 2, 2, 2], "horovodrun": [1, 3, 3, 3]}
-    for starter, job in running.items():
+    for launcher, job in running.items():
         done = jobs.ended(*job)
-        assert done.end == JobEnd("COMPLETED", 0, 0), (starter, done.log)
+        assert done.end == JobEnd("COMPLETED", 0, 0), (launcher, done.log)
         ranks = [json.loads(text) for text in re.findall(r"\{.*\}", done.log)]
         assert {rank["rank"] for rank in ranks} == {0, 1, 2, 3}
         assert {(rank["size"], rank["nodes"]) for rank in ranks} == {(4, 2)}
-        assert sorted(rank["local_size"] for rank in ranks) == local_sizes[starter]
+        assert sorted(rank["local_size"] for rank in ranks) == local_sizes[launcher]
         assert max(rank["error"] for rank in ranks) < 1e-12
 
 
 def test_the_exit_code_is_that_of_the_rank_that_failed_first(jobs: Jobs) -> None:
-    cases = [(starter, code) for starter in STARTERS for code in (3, 137)]
+    cases = [(launcher, code) for launcher in LAUNCHERS for code in (3, 137)]
     running = [
         jobs.submit(f"{s}-{code}", s, "-N2 -n4", "rank_slurm_ends.py", "fails", "2", str(code))
         for s, code in cases
     ]
-    for (starter, code), job in zip(cases, running, strict=True):
+    for (launcher, code), job in zip(cases, running, strict=True):
         done = jobs.ended(*job)
-        assert done.end == JobEnd("FAILED", code, 0), (starter, done.log)
+        assert done.end == JobEnd("FAILED", code, 0), (launcher, done.log)
         assert done.log.count(f"hvdtools: this rank ended with exit code {code}\n") == 1
 
 
@@ -153,15 +153,15 @@ def test_a_training_that_saves_when_told_goes_on_and_equals_one_process(jobs: Jo
         s: jobs.submit(s, s, "-N2 --ntasks-per-node=1", "rank_slurm_training.py", "FOLDER")
         for s in ("srun", "mpirun")  # one over Gloo, one over MPI
     }
-    for starter, (number, folder) in running.items():
-        jobs.until((folder / "runs").exists, f"{starter}'s training")
+    for launcher, (number, folder) in running.items():
+        jobs.until((folder / "runs").exists, f"{launcher}'s training")
         jobs.slurm.run(["scancel", "--batch", "--signal=USR1", number])
-    for starter, job in running.items():
+    for launcher, job in running.items():
         done = jobs.ended(*job)
-        assert done.end == JobEnd("COMPLETED", 0, 0), (starter, done.log)
+        assert done.end == JobEnd("COMPLETED", 0, 0), (launcher, done.log)
         assert jobs.slurm.show(done.number)["Restarts"] == "1"
         saved = re.findall(r"saved at step (\d+), child None$", done.log, re.MULTILINE)
-        assert len(saved) == 2 and saved[0] == saved[1], (starter, done.log)
+        assert len(saved) == 2 and saved[0] == saved[1], (launcher, done.log)
         ranks = [json.loads(text) for text in re.findall(r"\{.*\}", done.log)]
         assert {rank["rank"] for rank in ranks} == {0, 1}
         for rank in ranks:
@@ -173,19 +173,19 @@ def test_what_goes_back_into_the_queue(jobs: Jobs) -> None:
     words = ("rank_slurm_ends.py", "in-turn")
     saves, restarts = "-n1 --comment=mine", {"HVDTOOLS_RESTARTS": "1"}
     dying = {
-        starter: jobs.submit(
-            f"dies-{starter}", starter, "-N2 -n2", "rank_slurm_ends.py", "dies", "FOLDER"
+        launcher: jobs.submit(
+            f"dies-{launcher}", launcher, "-N2 -n2", "rank_slurm_ends.py", "dies", "FOLDER"
         )
-        for starter in STARTERS
+        for launcher in LAUNCHERS
     }
     finishing = jobs.submit("finishing", "srun", saves, *words, "75", "4", "0", env=restarts)
     failing = jobs.submit("failing", "srun", saves, *words, "4", "5", env=restarts)
-    for starter, (number, folder) in dying.items():
-        jobs.until(lambda: len(list(folder.glob("*.started"))) == 2, starter)  # noqa: B023
+    for launcher, (number, folder) in dying.items():
+        jobs.until(lambda: len(list(folder.glob("*.started"))) == 2, launcher)  # noqa: B023
         jobs.slurm.run(["scancel", "--batch", "--signal=USR1", number])
-    for starter, job in dying.items():
+    for launcher, job in dying.items():
         done = jobs.ended(*job)
-        assert done.end == JobEnd("COMPLETED", 0, 0), (starter, done.log)
+        assert done.end == JobEnd("COMPLETED", 0, 0), (launcher, done.log)
         assert "ended with exit code 138" in done.log
     # A failure uses a restart up; having saved does not. The count is in the comment.
     done = jobs.ended(*finishing)
@@ -208,7 +208,7 @@ def test_the_time_limits_own_signal_lets_the_ranks_save(jobs: Jobs) -> None:
 
 
 def test_a_cancelled_job_leaves_no_process_on_any_node(jobs: Jobs) -> None:
-    running = [jobs.submit(s, s, "-N2 -n4", "rank_slurm_ends.py", "stays") for s in STARTERS]
+    running = [jobs.submit(s, s, "-N2 -n4", "rank_slurm_ends.py", "stays") for s in LAUNCHERS]
     for _, folder in running:
         log = folder / "log"
         jobs.until(lambda: log.exists() and log.read_text().count("stays") == 4, "ranks")  # noqa: B023

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from paths import HVDTOOLS
 
-from hvdtools.launch import look_around
+from hvdtools.launch import detect_host
 from hvdtools.launch.failure import Failure, culprit
 from hvdtools.launch.outcome import Outcome, outcome_text
 
-HERE = look_around()
+HERE = detect_host()
 needs_mpirun = pytest.mark.skipif(
     HERE.mpirun is None or "mpi" not in HERE.controllers, reason="there is no mpirun for Horovod"
 )
@@ -42,10 +42,10 @@ def launch(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["-n", "1", "--"], "There is no command to run"),
         (["-n", "100000", "--", "true"], f"more than the {HERE.slots} slots (CPU cores)"),
         (
-            ["-n", "1", "--with", "rsh", "--", "true"],
+            ["-n", "1", "--launcher", "rsh", "--", "true"],
             "choose one of auto, horovodrun, mpirun, srun",
         ),
-        (["-n", "1", "--with", "srun", "--", "true"], "add --on slurm"),
+        (["-n", "1", "--launcher", "srun", "--", "true"], "add --on slurm"),
         (["-n", "1", "--on", "moon", "--", "true"], "Unknown target 'moon': choose one of hosts,"),
         (["-n", "1", "--partition", "x", "--", "true"], "--partition is for --on slurm"),
         (["-n", "1", "--on", "hosts", "--", "true"], "Name the hosts"),
@@ -76,6 +76,12 @@ def test_bad_input_is_one_sentence_and_starts_nothing(words: list[str], says: st
 
 
 @needs_mpirun
+def test_python_is_the_one_of_hvdtools_wherever_path_leads(tmp_path: Path) -> None:
+    done = launch("-n", "1", "--", "python", "-c", "import hvdtools; print(1)", PATH=str(tmp_path))
+    assert (done.returncode, done.stdout) == (0, "[0] 1\n"), done.stderr
+
+
+@needs_mpirun
 def test_lines_go_behind_rank_numbers_to_their_own_streams() -> None:
     done = launch("-n", "1", "--env", "V", "--", "sh", "-c", 'echo "$V"; echo err >&2', V="a  b")
     assert (done.returncode, done.stdout) == (0, "[0] a  b\n")
@@ -86,7 +92,7 @@ def test_lines_go_behind_rank_numbers_to_their_own_streams() -> None:
 
 @needs_mpirun
 def test_a_failure_ends_with_the_rank_its_code_and_its_words() -> None:
-    done = launch("-n", "1", "--with", "mpirun", "--", "sh", "-c", "echo 'last words'; exit 3")
+    done = launch("-n", "1", "--launcher", "mpirun", "--", "sh", "-c", "echo 'last words'; exit 3")
     assert done.returncode == 3
     assert done.stderr.endswith(
         "rank 0 failed first with exit code 3; its last lines:\n    last words\n"
@@ -127,7 +133,7 @@ def test_a_rank_that_lost_its_peer_gives_way_to_the_one_that_failed() -> None:
     assert culprit(both, {0: victim, 1: ()}) == Failure(1, 7)
     stopped = (Failure(0, 1), Failure(1, 143))
     assert culprit(stopped, {0: victim, 1: ()}) == Failure(1, 1, code_is_own=False)
-    # Two ranks that said nothing: no telling which, so the starter's word stands.
+    # Two ranks that said nothing: no telling which, so the launcher's word stands.
     assert culprit((Failure(0, 1),), {0: victim, 1: (), 2: ()}) == Failure(0, 1)
     assert culprit((Failure(1, 5),), {0: victim, 1: ()}) == Failure(1, 5)
     # Open MPI cries once for two ranks that it ends.

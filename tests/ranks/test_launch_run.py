@@ -1,4 +1,4 @@
-"""Real ranks under both starters: what they say, how they fail, how they are stopped."""
+"""Real ranks under both launchers: what they say, how they fail, how they are stopped."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import psutil
 import pytest
 from paths import HVDTOOLS
 
-from hvdtools.launch import JobSpec, Outcome, look_around, make_plan, run
+from hvdtools.launch import JobSpec, Outcome, detect_host, make_plan, run
 from hvdtools.launch.compose import read_env
 
-STARTERS = ("mpirun", "horovodrun")
+LAUNCHERS = ("mpirun", "horovodrun")
 RANK = "import os; rank = int(os.environ.get('OMPI_COMM_WORLD_RANK') or os.environ['HOROVOD_RANK'])"
 HOSTILE = (
     'say "hi"', "it's", "; echo foo", "$HOME", "new\nline\n", "", "*", ":", "--log", "-n", "--",
@@ -26,9 +26,9 @@ HOSTILE = (
 )  # fmt: skip
 
 
-@pytest.fixture(params=STARTERS)
-def starter(request: pytest.FixtureRequest) -> str:
-    here = look_around()
+@pytest.fixture(params=LAUNCHERS)
+def launcher(request: pytest.FixtureRequest) -> str:
+    here = detect_host()
     if here.mpirun is None or not here.controllers:
         pytest.skip("there is no mpirun, or no Horovod, here")
     return str(request.param)
@@ -41,24 +41,24 @@ def program(folder: Path, text: str) -> str:
 
 
 def start(
-    starter: str, *command: str, ranks: int = 2, **env: str
+    launcher: str, *command: str, ranks: int = 2, **env: str
 ) -> tuple[Outcome, dict[tuple[int | None, str], list[str]]]:
     said = defaultdict(list)
-    spec = JobSpec(command, ranks, starter, tuple(env.items()), oversubscribe=True)
+    spec = JobSpec(command, ranks, launcher, tuple(env.items()), oversubscribe=True)
     outcome = run(
-        make_plan(spec, look_around()),
+        make_plan(spec, detect_host()),
         on_line=lambda rank, stream, line: said[rank, stream].append(line),
         timeout_s=120,
     )
     return outcome, said
 
 
-def test_words_and_variables_arrive_unchanged(starter: str, tmp_path: Path) -> None:
+def test_words_and_variables_arrive_unchanged(launcher: str, tmp_path: Path) -> None:
     echo = program(
         tmp_path,
         "import json, sys; print(json.dumps([sys.argv[1:], os.environ['V'], sys.executable]))",
     )
-    outcome, said = start(starter, "python", echo, *HOSTILE, V="a 'b'\n; $HOME")
+    outcome, said = start(launcher, "python", echo, *HOSTILE, V="a 'b'\n; $HOME")
     assert outcome == Outcome(0, None, ())
     for rank in (0, 1):
         assert [json.loads(line) for line in said[rank, "stdout"]] == [
@@ -66,7 +66,7 @@ def test_words_and_variables_arrive_unchanged(starter: str, tmp_path: Path) -> N
         ]
 
 
-def test_long_and_many_lines_all_arrive_whole(starter: str, tmp_path: Path) -> None:
+def test_long_and_many_lines_all_arrive_whole(launcher: str, tmp_path: Path) -> None:
     many = program(
         tmp_path,
         "import sys\n"
@@ -75,7 +75,7 @@ def test_long_and_many_lines_all_arrive_whole(starter: str, tmp_path: Path) -> N
         "    print(f'{rank} err {i}', file=sys.stderr)\n"
         "print('   indented'); print(); print('the end', end='')",
     )
-    outcome, said = start(starter, "python", many)
+    outcome, said = start(launcher, "python", many)
     assert outcome.exit_code == 0
     for rank in (0, 1):
         lines = [f"{rank} out {i} " + "x" * (i % 7000 == 0) * 9000 for i in range(25_000)]
@@ -83,7 +83,7 @@ def test_long_and_many_lines_all_arrive_whole(starter: str, tmp_path: Path) -> N
         assert said[rank, "stderr"] == [f"{rank} err {i}" for i in range(25_000)]
 
 
-def test_a_progress_bar_is_lines_of_its_rank(starter: str, tmp_path: Path) -> None:
+def test_a_progress_bar_is_lines_of_its_rank(launcher: str, tmp_path: Path) -> None:
     bar = program(
         tmp_path,
         "import sys, time\n"
@@ -91,7 +91,7 @@ def test_a_progress_bar_is_lines_of_its_rank(starter: str, tmp_path: Path) -> No
         "    sys.stderr.write(f'\\r{i} of 3'); sys.stderr.flush(); time.sleep(0.1)\n"
         "sys.stderr.write('\\n')",
     )
-    _, said = start(starter, "python", bar)
+    _, said = start(launcher, "python", bar)
     for rank in (0, 1):
         assert said[rank, "stderr"] == ["0 of 3", "1 of 3", "2 of 3"]
 
@@ -105,7 +105,7 @@ def test_a_progress_bar_is_lines_of_its_rank(starter: str, tmp_path: Path) -> No
     ],
 )
 def test_the_first_failing_rank_is_named(
-    starter: str, tmp_path: Path, ending: str, code: int
+    launcher: str, tmp_path: Path, ending: str, code: int
 ) -> None:
     fails = program(
         tmp_path,
@@ -114,7 +114,7 @@ def test_the_first_failing_rank_is_named(
         f"if rank == 1: {ending}\n"
         "time.sleep(60)",
     )
-    outcome, _ = start(starter, "python", fails)
+    outcome, _ = start(launcher, "python", fails)
     assert (outcome.exit_code, outcome.failed_rank) == (code, 1)
     assert "line 49" in outcome.last_lines and "line 29" not in outcome.last_lines
     assert len(outcome.last_lines) == 20
@@ -123,7 +123,7 @@ def test_the_first_failing_rank_is_named(
 
 @pytest.mark.parametrize(("signum", "ignores"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_a_signal_leaves_no_process(
-    starter: str, tmp_path: Path, signum: signal.Signals, ignores: bool
+    launcher: str, tmp_path: Path, signum: signal.Signals, ignores: bool
 ) -> None:
     stubborn = program(
         tmp_path,
@@ -134,7 +134,7 @@ def test_a_signal_leaves_no_process(
         "time.sleep(300)",
     )
     launcher = subprocess.Popen(
-        [HVDTOOLS, "launch", "-n", "2", "--oversubscribe", "--with", starter, "--",
+        [HVDTOOLS, "launch", "-n", "2", "--oversubscribe", "--launcher", launcher, "--",
          "python", stubborn],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -157,7 +157,7 @@ def is_running(process: psutil.Process) -> bool:
 
 
 def test_time_is_up() -> None:
-    plan = make_plan(JobSpec(("sleep", "300"), 1), look_around())
+    plan = make_plan(JobSpec(("sleep", "300"), 1), detect_host())
     began = time.monotonic()
     outcome = run(plan, on_line=lambda *_: None, timeout_s=3)
     assert (outcome.exit_code, outcome.stopped) == (124, True)
@@ -169,9 +169,9 @@ def test_time_is_up() -> None:
     ]
 
 
-def test_the_printed_plan_does_the_same_in_a_shell(starter: str, tmp_path: Path) -> None:
+def test_the_printed_plan_does_the_same_in_a_shell(launcher: str, tmp_path: Path) -> None:
     echo = program(tmp_path, "import json, sys; print(json.dumps(sys.argv[1:]))")
-    plan = make_plan(JobSpec(("python", echo, *HOSTILE), 1, starter), look_around())
+    plan = make_plan(JobSpec(("python", echo, *HOSTILE), 1, launcher), detect_host())
     done = subprocess.run(
         [shutil.which("bash") or "bash", "-c", plan.text()],
         capture_output=True,
@@ -187,7 +187,7 @@ def test_an_error_in_on_line_ends_the_job_and_is_raised() -> None:
         if rank is not None:
             raise RuntimeError(line)
 
-    plan = make_plan(JobSpec(("sh", "-c", "echo hello; sleep 300"), 1), look_around())
+    plan = make_plan(JobSpec(("sh", "-c", "echo hello; sleep 300"), 1), detect_host())
     with pytest.raises(RuntimeError, match="hello"):
         run(plan, on_line=refuse, timeout_s=120)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from paths import PROJECT
 
-from hvdtools.launch import JobSpec, look_around, make_plan, run
+from hvdtools.launch import JobSpec, detect_host, make_plan, run
 
 README = PROJECT / "README.md"
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README.read_text(), re.DOTALL)
@@ -35,7 +35,7 @@ def test_the_training_examples_learn_on_two_ranks(program: str, tmp_path: Path) 
     lines: list[tuple[int | None, str]] = []
     spec = JobSpec((sys.executable, str(file)), 2, "horovodrun", oversubscribe=True)
     outcome = run(
-        make_plan(spec, look_around()),
+        make_plan(spec, detect_host()),
         on_line=lambda rank, stream, line: lines.append((rank, line)),
         timeout_s=120,
     )

@@ -13,7 +13,7 @@ from hvdtools.bench.measured import Point
 from hvdtools.bench.network import network_of
 from hvdtools.bench.results import Result
 
-ENGINES = ("hvdtools-mpi", "hvdtools-gloo", "horovod-mpi", "horovod-gloo", "ddp", "none")
+ENGINES = ("hvdtools-mpi", "hvdtools-gloo", "horovod-mpi", "horovod-gloo", "ddp", "no_comm")
 MODEL = {"model": "resnet50", "data": "synthetic", "precision": "bfloat16"}
 HOSTILE = '<script>alert("1")</script> & more'
 WRONG = 7
@@ -26,18 +26,18 @@ def trainings(
     family: str = "torch",
     scaling: str = "weak",
     options: dict[str, str | int | float] | None = None,
-    rounds: int = 2,
+    repeats: int = 2,
     input_s: float = 0.001,
     accuracy: float | None = None,
 ) -> list[Result]:
     """Of each engine on each (ranks, nodes), no two cases alike."""
     made = []
-    for turn in range(1, rounds + 1):
+    for turn in range(1, repeats + 1):
         for ranks, nodes in sizes:
             for place, engine in enumerate(engines):
                 alone_s = 0.05 / (ranks if scaling == "strong" else 1)
                 sent_s = 0.002 * (place + 1) * math.log2(ranks) * nodes
-                step_s = alone_s + (0 if engine == "none" else sent_s)
+                step_s = alone_s + (0 if engine == "no_comm" else sent_s)
                 block_s = [10 * step_s * (1 + 0.01 * math.sin(7 * n + place)) for n in range(8)]
                 made.append(
                     training_result(
@@ -49,7 +49,7 @@ def trainings(
                         family=family,
                         scaling=scaling,
                         options=MODEL if options is None else options,
-                        side_by_side=engines if nodes > 1 else None,
+                        interleaved=engines if nodes > 1 else None,
                         rank_step_s=[step_s] * ranks,
                         phase_s={
                             "input": [input_s] * ranks,
@@ -88,12 +88,12 @@ def whole_run() -> list[Result]:
     """Two frameworks, weak and strong, several nodes, failures, all-reduces, a loader."""
     results = [
         *trainings(),
-        *trainings(("hvdtools-mpi", "ddp", "none"), scaling="strong"),
+        *trainings(("hvdtools-mpi", "ddp", "no_comm"), scaling="strong"),
         *trainings(
-            ("hvdtools-gloo", "ddp", "none"),
+            ("hvdtools-gloo", "ddp", "no_comm"),
             ((1, 1), (4, 1), (8, 2), (16, 4)),
             options={"model": "gpt-124m", "data": "synthetic"},
-            rounds=1,
+            repeats=1,
         ),
         *trainings(
             ("hvdtools-mpi", "mwms"),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from hvdtools.build.environment import Cuda, Framework, Nccl
 from hvdtools.doctor.facts import Facts, Horovod, Load
 from hvdtools.doctor.facts_host import Card, Cores, Gpus, Interface, Memory, Network, Slurm
-from hvdtools.engine.environment import Cuda, Framework, Nccl
 from hvdtools.installed import InstalledHorovod
 from hvdtools.mpi import Mpirun
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from paths import PROGRAMS
 
-from hvdtools.launch import JobSpec, look_around, make_plan, run
+from hvdtools.launch import JobSpec, detect_host, make_plan, run
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ def start_job(
     spec = JobSpec(
         command=(sys.executable, str(PROGRAMS / program), *map(str, arguments)),
         ranks=ranks,
-        starter=launcher,
+        launcher=launcher,
         # One thread a rank: these machines have fewer cores than the tests have ranks.
         env=(("OMP_NUM_THREADS", "1"), ("HOROVOD_CONTROLLER", "gloo"), *env.items()),
         oversubscribe=True,
     )
     outcome = run(
-        make_plan(spec, look_around()),
+        make_plan(spec, detect_host()),
         on_line=lambda rank, stream, line: lines.append((rank, line)),
         timeout_s=timeout_s,
     )

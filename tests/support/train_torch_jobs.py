@@ -13,10 +13,10 @@ from jobs import Job, start_job
 
 from hvdtools.bench.measured import Training, from_table
 from hvdtools.bench.runs import free_ports
-from hvdtools.launch import look_around
+from hvdtools.launch import detect_host
 
 needs_horovod = pytest.mark.skipif(
-    not look_around().controllers, reason="needs a Horovod: run `hvdtools build`"
+    not detect_host().controllers, reason="needs a Horovod: run `hvdtools build`"
 )
 
 

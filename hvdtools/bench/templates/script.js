@@ -17,7 +17,7 @@
   system.addEventListener("change", name);
   name();
 
-  // Tables: a button in every heading sorts by its column, and again the other way round.
+  // Tables: a button in every heading sorts by its column, and again the other way repeat.
   // Rows of failures stay last, and before them those that have nothing in the column.
   const words = new Intl.Collator("en", { numeric: true });
   const key = (row, column) => row.cells[column].dataset.value;

@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from hvdtools.build.query import TIMED_OUT, Answer, query
 from hvdtools.doctor.cluster.facts import HostAnswer, HostFacts, read_host_facts
 from hvdtools.doctor.cluster.probe_host import LATE, LIMIT_S, MARK
 from hvdtools.doctor.explain import shortened
-from hvdtools.engine.ask import TIMED_OUT, Answer, hear
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.reach import AT_ONCE, Problem, problems, ssh
@@ -37,7 +37,7 @@ def ask_all(
     unreached = problems(names, Path.cwd(), sys.executable) if way == "ssh" else {}
     for problem in unreached.values():
         if problem.unknown:
-            raise HvdtoolsError(f"{problem.sentence}: {problem.remedy}.")
+            raise HvdtoolsError(f"{problem.message}: {problem.remedy}.")
 
     def ask(host: Host) -> HostAnswer:
         problem = unreached.get(host.name)
@@ -53,7 +53,7 @@ def _ask(host: Host, way: str, names: Sequence[str]) -> HostAnswer:
     known_as = [name.rpartition("@")[2] for name in names]
     command = (*_PROGRAM, "--slots", str(host.slots), *known_as)
     argv = ssh(host.name, shlex.join(command)) if way == "ssh" else srun(host.name, command)
-    said = hear(argv, _PATIENCE_S)
+    said = query(argv, _PATIENCE_S)
     return read(host, said, way, time.time())
 
 
@@ -77,8 +77,8 @@ def read(host: Host, said: Answer | None, way: str, now_s: float) -> HostAnswer:
     try:
         facts = read_host_facts(json.loads(told[-1]))
     except (KeyError, TypeError, ValueError):
-        sentence = f"{host.name} has another version of hvdtools, whose answer is not understood"
-        return HostAnswer(host, problem=Problem(sentence, f"install the same on {host.name}"))
+        message = f"{host.name} has another version of hvdtools, whose answer is not understood"
+        return HostAnswer(host, problem=Problem(message, f"install the same on {host.name}"))
     return HostAnswer(host, facts, ahead_s=_ahead(facts, said.status, now_s))
 
 
@@ -100,5 +100,5 @@ def _problem(name: str, status: int, lines: list[str], way: str) -> Problem:
             f"install this hvdtools on {name}, in the same Python environment",
         )
     because = shortened(lines[-1].strip() if lines else f"{way} ended with {status}")
-    remedy = f"mend what it says on {name}, or leave the host out"
+    remedy = f"fix what it says on {name}, or leave the host out"
     return Problem(f"{name} cannot be looked at: {because}", remedy)

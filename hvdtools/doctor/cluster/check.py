@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hvdtools.doctor.cluster.blame import Blame, OutOfTimeError, find_breaking
 from hvdtools.doctor.cluster.compare import listed
 from hvdtools.doctor.cluster.facts import Cluster
+from hvdtools.doctor.cluster.fault_isolation import FaultIsolation, OutOfTimeError, isolate_faults
 from hvdtools.doctor.cluster.job import Job
 from hvdtools.doctor.cluster.jobs import attempt, planned
 from hvdtools.launch.machine import Machine
@@ -34,7 +34,7 @@ class ClusterCheck:
         complaint: What is wrong, "" if every rank had the right sums.
         said: Of a job that failed, the lines that say why, four at most.
         elapsed_s: From the start of the job to its end.
-        blame: Of a job that failed, what smaller groups of hosts told.
+        isolation: Of a job that failed, what smaller groups of hosts told.
     """
 
     name: str
@@ -42,7 +42,7 @@ class ClusterCheck:
     complaint: str
     said: tuple[str, ...]
     elapsed_s: float
-    blame: Blame | None = None
+    isolation: FaultIsolation | None = None
 
 
 def check(
@@ -62,14 +62,16 @@ def check(
         on_start(name)
         tried = attempt(job, cluster, machine)
         said = last_words(tried.output) if tried.complaint else ()
-        blame = None
+        isolation = None
         if tried.complaint and len(job.hosts) > 1:
             search = _SmallerJobs(job, cluster, machine, on_start)
-            known = next((each.blame for each in done if each.blame and each.blame.hosts), None)
-            blame = search.confirmed(known) or find_breaking(search.names, search.works)
+            known = next(
+                (each.isolation for each in done if each.isolation and each.isolation.hosts), None
+            )
+            isolation = search.confirmed(known) or isolate_faults(search.names, search.works)
         hosts = tuple(host.name for host in job.hosts)
         done.append(
-            ClusterCheck(name, hosts, tried.complaint, said, round(tried.elapsed_s, 1), blame)
+            ClusterCheck(name, hosts, tried.complaint, said, round(tried.elapsed_s, 1), isolation)
         )
     return tuple(done)
 
@@ -100,8 +102,8 @@ class _SmallerJobs:
         smaller = self._job.over(names, _SMALL_JOB_S)
         return not attempt(smaller, self._cluster, self._machine).complaint
 
-    def confirmed(self, known: Blame | None) -> Blame | None:
-        """The blame of an earlier job, if this one works without those hosts, too."""
+    def confirmed(self, known: FaultIsolation | None) -> FaultIsolation | None:
+        """The isolation of an earlier job, if this one works without those hosts, too."""
         if known is None:
             return None
         rest = tuple(name for name in self.names if name not in known.hosts)

@@ -47,7 +47,7 @@ def compare(texts: Mapping[str, str]) -> Comparison:
     return Comparison(usual, tuple((text, tuple(hosts)) for text, hosts in groups))
 
 
-def sentence(subject: str, compared: Comparison) -> str:
+def difference_in_words(subject: str, compared: Comparison) -> str:
     """ "host3 has torch 2.12.0, the 3 others 2.13.0"."""
     parts = []
     for position, (text, hosts) in enumerate(compared.odd):

@@ -12,7 +12,7 @@ from hvdtools.doctor.cluster.findings import examine
 from hvdtools.doctor.cluster.findings_checks import examine_checks
 from hvdtools.doctor.cluster.probe_host import own_versions
 from hvdtools.doctor.cluster.report import ClusterReport
-from hvdtools.launch import look_around
+from hvdtools.launch import detect_host
 from hvdtools.launch.hosts import Host
 
 
@@ -42,7 +42,7 @@ def examined(
 
     tell(f"Looking at {len(hosts)} hosts")
     answers = ask_all(hosts, way, on_answer)
-    machine = look_around()
+    machine = detect_host()
     here = socket.gethostname()
     cluster = Cluster(way, here, own_versions(machine.mpirun), answers, interface)
     findings = examine(cluster)

@@ -1,4 +1,4 @@
-"""Findings about the hosts: who answers, clocks, memory, and what each has to mend alone."""
+"""Findings about the hosts: who answers, clocks, memory, and what each has to fix alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from hvdtools.doctor.cluster.compare import compare, listed
 from hvdtools.doctor.cluster.facts import Cluster
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, error, ok, warning
 from hvdtools.launch.reach import Problem
 from hvdtools.words import counted
 
@@ -36,16 +36,16 @@ def _answers(cluster: Cluster) -> Iterator[Finding]:
     for problem, hosts in alike.items():
         remedy = problem.remedy.replace(_HOST, hosts[0])
         if len(hosts) == 1:
-            yield broken(HOSTS, problem.sentence.replace(_HOST, hosts[0]), remedy)
+            yield error(HOSTS, problem.message.replace(_HOST, hosts[0]), remedy)
         else:
-            yield broken(HOSTS, f"{listed(hosts)}: {problem.sentence}", remedy)
+            yield error(HOSTS, f"{listed(hosts)}: {problem.message}", remedy)
     if not alike:
         yield ok(HOSTS, "all answer")
     yield from _shared_name(cluster)
 
 
 def _nameless(problem: Problem, name: str) -> Problem:
-    return Problem(problem.sentence.replace(name, _HOST), problem.remedy.replace(name, _HOST))
+    return Problem(problem.message.replace(name, _HOST), problem.remedy.replace(name, _HOST))
 
 
 def _shared_name(cluster: Cluster) -> Iterator[Finding]:
@@ -53,8 +53,8 @@ def _shared_name(cluster: Cluster) -> Iterator[Finding]:
     own = compare({name: facts.network.host_name for name, facts in cluster.facts.items()})
     for text, hosts in own.groups:
         if len(hosts) > 1:
-            sentence = f"{listed(hosts)} all call themselves {text}: ranks take them for one host"
-            yield broken(HOSTS, sentence, "give each a name of its own, or name each host once")
+            message = f"{listed(hosts)} all call themselves {text}: ranks take them for one host"
+            yield error(HOSTS, message, "give each a name of its own, or name each host once")
 
 
 def _clocks(cluster: Cluster) -> Iterator[Finding]:
@@ -67,8 +67,8 @@ def _clocks(cluster: Cluster) -> Iterator[Finding]:
     ]
     for name, skew_s in late:
         way = "ahead of" if skew_s > 0 else "behind"
-        sentence = f"{name}'s clock is {abs(skew_s):.0f} s {way} the others'"
-        yield note(CLOCKS, sentence, f"let {name} follow a time server (chrony or ntpd)")
+        message = f"{name}'s clock is {abs(skew_s):.0f} s {way} the others'"
+        yield warning(CLOCKS, message, f"let {name} follow a time server (chrony or ntpd)")
     if not late:
         yield ok(CLOCKS, f"within {_SKEW_S:g} s")
 
@@ -80,14 +80,14 @@ def _memory(cluster: Cluster) -> Iterator[Finding]:
         if facts.memory.available_bytes < _LITTLE * facts.memory.total_bytes
     }
     for name, free in full.items():
-        sentence = f"{name} has {free} of memory free, less than a tenth"
-        yield note(MEMORY, sentence, f"look with `top` at what fills it on {name}")
+        message = f"{name} has {free} of memory free, less than a tenth"
+        yield warning(MEMORY, message, f"look with `top` at what fills it on {name}")
     if not full:
         yield ok(MEMORY, "enough is free")
 
 
 def examine_alone(cluster: Cluster) -> Iterator[Finding]:
-    """What hosts have to mend by themselves: said once for all that have it."""
+    """What hosts have to fix by themselves: said once for all that have it."""
     places: dict[Finding, list[str]] = {}
     for name, facts in cluster.facts.items():
         for finding in facts.findings:
@@ -95,6 +95,4 @@ def examine_alone(cluster: Cluster) -> Iterator[Finding]:
     for finding, hosts in places.items():
         every = f"all {counted(len(hosts), 'host')}"
         where = every if len(hosts) == len(cluster.facts) > 1 else listed(hosts)
-        yield Finding(
-            finding.level, finding.subject, f"{where}: {finding.sentence}", finding.remedy
-        )
+        yield Finding(finding.level, finding.subject, f"{where}: {finding.message}", finding.remedy)

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from hvdtools.doctor.cluster.compare import compare, listed
 from hvdtools.doctor.cluster.facts import Cluster, HostFacts
 from hvdtools.doctor.cluster.findings_network import best_interface
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, error, ok, warning
 
 SUBJECT = "names"
 _UNKNOWN = "nowhere: the name does not resolve"
@@ -29,7 +29,7 @@ def _own_names(cluster: Cluster) -> Iterator[Finding]:
         return
     found = {name: _own_address(facts) for name, facts in cluster.facts.items()}
     for text, hosts in compare({name: text for name, text in found.items() if text}).groups:
-        yield note(
+        yield warning(
             SUBJECT,
             f"on {listed(hosts)} the host's own name {text}, where no other host reaches a rank",
             f"put its address beside its name in /etc/hosts on {listed(hosts)}, or start jobs with "
@@ -66,10 +66,10 @@ def _name_elsewhere(target: str, cluster: Cluster) -> Iterator[Finding]:
     wrong = {host: _wrong_address(addresses, owned) for host, addresses in seen.items()}
     for text, hosts in compare({host: text for host, text in wrong.items() if text}).groups:
         line = f"{_address_between(cluster, target)} {name}"
-        sentence = f"{listed(hosts)} {'finds' if len(hosts) == 1 else 'find'} {name} {text}"
-        remedy = f"let /etc/hosts on {listed(hosts)} say `{line}`, or mend the DNS"
-        # Starters go by the address that the starting machine sees; ranks tell their own.
-        yield (note if text == _UNKNOWN else broken)(SUBJECT, sentence, remedy)
+        message = f"{listed(hosts)} {'finds' if len(hosts) == 1 else 'find'} {name} {text}"
+        remedy = f"let /etc/hosts on {listed(hosts)} say `{line}`, or fix the DNS"
+        # Launchers go by the address that the starting machine sees; ranks tell their own.
+        yield (warning if text == _UNKNOWN else error)(SUBJECT, message, remedy)
 
 
 def _wrong_address(addresses: tuple[str, ...], owned: set[str]) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from hvdtools.doctor.cluster.compare import compare, listed, sentence
+from hvdtools.doctor.cluster.compare import compare, difference_in_words, listed
 from hvdtools.doctor.cluster.facts import Cluster, HostFacts
 from hvdtools.doctor.facts_host import Interface
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, error, ok, warning
 from hvdtools.doctor.findings_network import outward_interfaces
 
 SUBJECT = "network"
@@ -26,7 +26,7 @@ def _interfaces(cluster: Cluster) -> Iterator[Finding]:
     if cluster.interface is not None:
         yield from _named(cluster, cluster.interface)
     elif not common_interfaces(cluster.facts):
-        yield note(
+        yield warning(
             SUBJECT,
             "no network interface is up under one name on all hosts",
             "name the interface of each kind of host to NCCL and Gloo by their own variables, and "
@@ -54,7 +54,7 @@ def _named(cluster: Cluster, name: str) -> Iterator[Finding]:
         where = "all hosts" if len(hosts) == len(states) else listed(hosts)
         common = ", ".join(common_interfaces(cluster.facts)) or "one that all hosts have"
         remedy = f"bring it up on {where}, or name another ({common})"
-        yield broken(SUBJECT, f"--interface {name}: it is {text} on {where}", remedy)
+        yield error(SUBJECT, f"--interface {name}: it is {text} on {where}", remedy)
     yield from _one_network(name, cluster)
 
 
@@ -67,7 +67,9 @@ def _one_interface(name: str, cluster: Cluster) -> Iterator[Finding]:
     if compared.usual == _UP and compared.odd:
         odd = "; ".join(f"{text} on {listed(hosts)}" for text, hosts in compared.odd)
         said = f"{name} is {odd}, and up on the {len(compared.groups[0][1])} others"
-        yield note(SUBJECT, said, f"bring it up on {listed(compared.odd_hosts)}, or leave it out")
+        yield warning(
+            SUBJECT, said, f"bring it up on {listed(compared.odd_hosts)}, or leave it out"
+        )
     yield from _one_network(name, cluster)
 
 
@@ -81,8 +83,10 @@ def _one_network(name: str, cluster: Cluster) -> Iterator[Finding]:
     }
     subnets = compare({host: ", ".join(each.subnets) for host, each in ups.items()})
     if not subnets.agree and subnets.usual is not None:
-        yield note(
-            SUBJECT, sentence(f"{name} in", subnets), f"leave {name} out unless it is routed"
+        yield warning(
+            SUBJECT,
+            difference_in_words(f"{name} in", subnets),
+            f"leave {name} out unless it is routed",
         )
     for what, unit, values in (
         ("MTU", "", {host: each.mtu_bytes for host, each in ups.items()}),
@@ -91,7 +95,7 @@ def _one_network(name: str, cluster: Cluster) -> Iterator[Finding]:
         found = compare({host: f"{value}{unit}" for host, value in values.items() if value > 0})
         if not found.agree:
             remedy = f"set one {what} for {name} on all hosts" if what == "MTU" else ""
-            yield note(SUBJECT, f"{name}: {sentence(what, found)}", remedy)
+            yield warning(SUBJECT, f"{name}: {difference_in_words(what, found)}", remedy)
 
 
 def _twins(cluster: Cluster) -> Iterator[Finding]:
@@ -99,7 +103,7 @@ def _twins(cluster: Cluster) -> Iterator[Finding]:
     if cluster.interface is not None:
         return
     for name, address in twins(cluster.facts).items():
-        yield note(
+        yield warning(
             SUBJECT,
             f"{name} has the address {address} on several hosts at once: it leads nowhere, and "
             "ranks may take it",

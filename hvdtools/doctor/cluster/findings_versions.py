@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from hvdtools.doctor.cluster.compare import NONE, Comparison, compare, listed, sentence
+from hvdtools.doctor.cluster.compare import NONE, Comparison, compare, difference_in_words, listed
 from hvdtools.doctor.cluster.facts import Cluster
-from hvdtools.doctor.finding import Finding, broken, note, ok
+from hvdtools.doctor.finding import Finding, error, ok, warning
 
 FRAMEWORKS = ("torch", "tensorflow")
 # In the order of the screen.
@@ -47,7 +47,7 @@ def _same(subject: str, found: Comparison, cluster: Cluster) -> Iterator[Finding
     here = cluster.versions_here.get(subject, NONE)
     starts = subject in ("hvdtools", "Python", "MPI")
     if starts and not _fit(subject, {here, text}):
-        yield broken(
+        yield error(
             subject,
             f"this machine ({cluster.here}), which starts the ranks, has {subject} {here}, the "
             f"hosts {text}",
@@ -62,17 +62,17 @@ def _all(cluster: Cluster) -> str:
 
 
 def _different(subject: str, found: Comparison, cluster: Cluster) -> Finding:
-    said = sentence(subject, found)
+    said = difference_in_words(subject, found)
     if subject == "GPUs" and len({_count(text) for text, _ in found.groups}) > 1:
         remedy = f"look at `nvidia-smi -L` and at `dmesg` on {listed(found.odd_hosts)}"
-        return note(subject, said, remedy)
+        return warning(subject, said, remedy)
     if subject in _OF_THE_HOST:
-        return note(subject, said)
+        return warning(subject, said)
     if _fit(subject, {text for text, _ in found.groups}):
-        return note(subject, said)
+        return warning(subject, said)
     if subject == "NCCL" and not any(facts.nccl for facts in cluster.facts.values()):
-        return note(subject, said)
-    return broken(subject, said, _remedy(subject, found))
+        return warning(subject, said)
+    return error(subject, said, _remedy(subject, found))
 
 
 def _fit(subject: str, texts: set[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from hvdtools.engine.prove import LIMIT_S
+from hvdtools.build.smoke_test import LIMIT_S
 from hvdtools.launch.hosts import Host
 
 ENVIRONMENT = (

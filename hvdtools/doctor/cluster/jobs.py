@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Iterator
 
+from hvdtools.build.smoke_test import LIMIT_S, RANK_PROGRAM, Attempt, judge
 from hvdtools.doctor.cluster.facts import Cluster
 from hvdtools.doctor.cluster.job import ENVIRONMENT, Job
 from hvdtools.doctor.cluster.slurm import plan_in_slurm
-from hvdtools.engine.prove import LIMIT_S, RANK_PROGRAM, Attempt, judge
 from hvdtools.launch import JobSpec, make_plan, run
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.outcome import TIMED_OUT
@@ -65,7 +65,7 @@ def _plan(job: Job, cluster: Cluster, machine: Machine) -> Plan:
     spec = JobSpec(
         command=(machine.python, str(RANK_PROGRAM), *job.words),
         ranks=job.ranks,
-        starter="mpirun" if job.controller == "mpi" else "horovodrun",
+        launcher="mpirun" if job.controller == "mpi" else "horovodrun",
         on=Hosts(job.hosts),
         env=ENVIRONMENT,
         interface=cluster.interface,

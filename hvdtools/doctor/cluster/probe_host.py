@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 
 from hvdtools import __version__
+from hvdtools.build.query import first_match
 from hvdtools.doctor.cluster.facts import HostFacts
 from hvdtools.doctor.describe import (
     describe_cards,
@@ -35,7 +36,6 @@ from hvdtools.doctor.findings_network import examine_interfaces
 from hvdtools.doctor.findings_software import examine_software
 from hvdtools.doctor.probe import look
 from hvdtools.doctor.probe_network import addresses_of
-from hvdtools.engine.ask import first_match
 from hvdtools.mpi import Mpirun
 
 MARK = "hvdtools-host "
@@ -93,14 +93,14 @@ def usable(facts: Facts) -> dict[str, int]:
 
 
 def told(facts: Facts) -> list[Finding]:
-    """What this host alone has to mend; names and addresses are compared between hosts."""
+    """What this host alone has to fix; names and addresses are compared between hosts."""
     found = (
         *examine_software(facts),
         *examine_gpus(facts),
         *examine_interfaces(facts),
         *examine_host(facts),
     )
-    return [each for each in found if each.level == "broken" or each.remedy]
+    return [each for each in found if each.level == "error" or each.remedy]
 
 
 def _horovod(facts: Facts) -> str:

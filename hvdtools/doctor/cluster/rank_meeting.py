@@ -1,4 +1,4 @@
-"""Run in each rank that srun starts: meets the other ranks, then does the proof's all-reduce.
+"""Run in each rank that srun starts: meets the other ranks, then does the smoke test's all-reduce.
 
 Usage: python -m hvdtools.doctor.cluster.rank_meeting, with the words of engine/rank_check.py.
 """
@@ -9,10 +9,10 @@ import os
 import sys
 
 from hvdtools import rendezvous
-from hvdtools.engine.rank_check import main
-from hvdtools.topology import promised
+from hvdtools.build.rank_check import main
+from hvdtools.topology import read_launch_environment
 
 if __name__ == "__main__":
     rendezvous.apply_named_interface(os.environ)
-    rendezvous.prepare_gloo(promised(os.environ), os.environ)
+    rendezvous.prepare_gloo(read_launch_environment(os.environ), os.environ)
     main(*sys.argv[1:])

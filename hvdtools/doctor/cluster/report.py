@@ -53,7 +53,7 @@ def _host(answer: HostAnswer) -> dict[str, Any]:
     return {
         "name": answer.host.name,
         "slots": answer.host.slots,
-        "problem": answer.problem.sentence if answer.problem else None,
+        "problem": answer.problem.message if answer.problem else None,
         "ahead_s": round(answer.ahead_s, 1),
         "facts": facts,
     }

@@ -27,22 +27,22 @@ def screen_rows(report: ClusterReport) -> Iterator[tuple[str, str, str]]:
     """(level, subject, text): what hosts have, and those notes that need no remedy."""
     for subject, text in rows(report.cluster):
         findings = report.of(subject)
-        said = [each.sentence for each in findings if each.level == "note" and not each.remedy]
+        said = [each.message for each in findings if each.level == "warning" and not each.remedy]
         if subject in SUBJECTS:
             said = []  # the text has what differs
         if not text:
-            said += [each.sentence for each in findings if each.level == "ok"]
+            said += [each.message for each in findings if each.level == "ok"]
         parts = [part for part in (text, *said) if part]
         yield worst(findings), subject, "; ".join(parts) or "see below"
     ends = report.of(ALL_REDUCE)
     for check, finding in zip(report.checks or (), ends, strict=False):
         yield finding.level, ALL_REDUCE, in_short(check, finding)
     for finding in ends[len(report.checks or ()) :]:
-        yield finding.level, ALL_REDUCE, finding.sentence
+        yield finding.level, ALL_REDUCE, finding.message
 
 
 def verdict(report: ClusterReport) -> str:
     """The last line: may a run start?"""
-    if report.level == "broken" or report.checks:
+    if report.level == "error" or report.checks:
         return outcome(report.findings)
-    return "Nothing is broken. Without --no-ranks the hosts also try an all-reduce."
+    return "No errors. Without --no-ranks the hosts also try an all-reduce."

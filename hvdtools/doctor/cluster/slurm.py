@@ -31,7 +31,7 @@ def plan_in_slurm(job: Job, spec: JobSpec, machine: Machine) -> Plan:
     step = replace(
         spec,
         command=(machine.python, "-m", _MEETING, *job.words),
-        starter="srun",
+        launcher="srun",
         on=Slurm(),
         env=(*spec.env, _OVERLAP),
         nodes=len(job.hosts),

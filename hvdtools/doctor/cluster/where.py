@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hvdtools.build.query import query_output
 from hvdtools.doctor.cluster.findings_versions import FRAMEWORKS
-from hvdtools.engine.ask import ask
 from hvdtools.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
 
@@ -62,7 +62,7 @@ def allocated_hosts(environ: Mapping[str, str]) -> tuple[Host, ...]:
         HvdtoolsError: Slurm's scontrol does not name them.
     """
     nodes = environ.get("SLURM_JOB_NODELIST", "")
-    names = (ask(["scontrol", "show", "hostnames", nodes]) or "").split()
+    names = (query_output(["scontrol", "show", "hostnames", nodes]) or "").split()
     if not names:
         raise HvdtoolsError(
             f"scontrol does not name the nodes of this allocation ({nodes or 'none'}): run "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import keras
 
-from hvdtools import scaling
+from hvdtools import lr_scaling
 from hvdtools.errors import HvdtoolsError
 from hvdtools.keras.callbacks.accumulated import Accumulated
 from hvdtools.keras.callbacks.adapted import Adapted
@@ -83,10 +83,10 @@ def callbacks(
         HvdtoolsError: `init()` was not called, or an argument is out of range.
             From `fit`, on every rank: the optimizer is not prepared, the ranks
             were given different arguments or built different models, or their
-            replicas have parted.
+            replicas diverged.
     """
     size = require_started("callbacks()").size
-    factor = scaling.factor_of(scale_lr, size)
+    factor = lr_scaling.factor_of(scale_lr, size)
     require_warmup(warmup_steps, warmup_epochs)
     require_check_every(check_every)
     for callback in own:

@@ -8,7 +8,7 @@ from typing import Any
 import horovod.tensorflow as hvd
 import keras
 
-from hvdtools import scaling
+from hvdtools import lr_scaling
 from hvdtools.errors import HvdtoolsError
 from hvdtools.keras.averaging import averaging_of, innermost
 from hvdtools.keras.replicated import optimizers_of
@@ -20,7 +20,7 @@ def require_warmup(steps: object, epochs: object) -> None:
     if steps is not None and epochs is not None:
         raise HvdtoolsError("callbacks() got warmup_steps and warmup_epochs: give one of them.")
     if steps is not None:
-        scaling.require_steps(steps)
+        lr_scaling.require_steps(steps)
     if epochs is None:
         return
     number = isinstance(epochs, int | float) and not isinstance(epochs, bool)
@@ -63,7 +63,7 @@ class LearningRate(keras.callbacks.Callback):
         if changed or self._policy != "none":
             before, after = _in_words(optimizer, self._factor)
             said = (before, after, self._policy, hvd.size(), self._factor, steps)
-            logger.info(scaling.line(*said))
+            logger.info(lr_scaling.line(*said))
         return changed
 
     def _refuse_several_rates(self) -> None:

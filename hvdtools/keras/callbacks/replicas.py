@@ -23,7 +23,7 @@ class Replicas(AtSteps):
         self._local = local
 
     def at_step(self, step: int) -> None:
-        assert_in_sync(replicated(self.model, self._local), f"in step {step}")
+        assert_in_sync(replicated(self.model, self._local), f"at step {step}")
 
     def on_train_end(self, logs: Any = None) -> None:
         assert_in_sync(replicated(self.model, self._local), "at the end of training")

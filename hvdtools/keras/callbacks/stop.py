@@ -10,7 +10,7 @@ import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
-from hvdtools import stopping
+from hvdtools import preemption
 from hvdtools.keras.callbacks.steps import AtSteps
 from hvdtools.log import logger, ranks_in_words, tell_first_step
 from hvdtools.tensorflow import named
@@ -74,7 +74,7 @@ class Stop(AtSteps):
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         if self._on_signal:
-            stopping.listen()
+            preemption.listen()
         self._granted = False
         if hvd.size() > 1:
             _teach_models()
@@ -94,7 +94,7 @@ class Stop(AtSteps):
         _wishes.pop(self.model, None)
 
     def _agree(self, when: str) -> None:
-        signalled = self._on_signal and stopping.heard()
+        signalled = self._on_signal and preemption.heard()
         if hvd.size() == 1 and signalled:
             self.model.stop_training = True
         if hvd.size() == 1 or self._granted:

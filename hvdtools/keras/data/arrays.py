@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdtools.dealing import Deal
 from hvdtools.errors import HvdtoolsError
+from hvdtools.sharding import Deal
 
 
 def are_arrays(data: Any) -> bool:

@@ -7,10 +7,10 @@ import shlex
 from typing import Any
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.in_rank import words
 from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.kubernetes.target import Kubernetes
 from hvdtools.launch.spec import JobSpec
+from hvdtools.rank_wrapper import words
 
 # pkg/controller/mpi_job_controller.go puts its own value behind ours in the launcher, and the
 # last one counts.

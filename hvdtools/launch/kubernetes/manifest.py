@@ -40,10 +40,10 @@ def submission(spec: JobSpec) -> Submission:
     assert isinstance(target, Kubernetes), target
     submitted.refuse(spec, _CANNOT, "Kubernetes")
     submitted.refuse_broken_text(spec)
-    if spec.starter not in ("auto", "mpirun"):
+    if spec.launcher not in ("auto", "mpirun"):
         raise HvdtoolsError(
-            f"--with {spec.starter} is not for Kubernetes: its operator brings hosts and keys for "
-            "mpirun."
+            f"--launcher {spec.launcher} is not for Kubernetes: its operator brings hosts and keys "
+            "for mpirun."
         )
     workers, slots = submitted.layout(spec)
     where = () if target.namespace is None else ("--namespace", target.namespace)

@@ -19,7 +19,7 @@ TEMPLATES = {"container": "sagemaker.json", "toolkit": "sagemaker-toolkit.json"}
 _FORMS = {"container": container, "toolkit": toolkit}
 
 _CANNOT = {
-    "starter": "--form says who starts the ranks",
+    "launcher": "--form says who starts the ranks",
     "oversubscribe": "each instance has as many ranks as --ranks-per-node says",
     "gpus_per_node": "--instance-type says it",
     "distribution": "ranks fill an instance before the next",

@@ -33,25 +33,25 @@ def submission(spec: JobSpec, python: str) -> Submission:
             has its own.
 
     Raises:
-        HvdtoolsError: The job asks for what Slurm or its starter does not know.
+        HvdtoolsError: The job asks for what Slurm or its launcher does not know.
     """
     assert isinstance(spec.on, Slurm), spec.on
     refuse_broken_text(spec)
-    starter = "srun" if spec.starter == "auto" else spec.starter
-    if starter == "horovodrun" and spec.distribution != "block":
+    launcher = "srun" if spec.launcher == "auto" else spec.launcher
+    if launcher == "horovodrun" and spec.distribution != "block":
         raise HvdtoolsError(
             f"horovodrun fills node after node and knows no --distribution {spec.distribution}: "
-            "use --with srun."
+            "use --launcher srun."
         )
     directives = "".join(_directive(*each) for each in _directives(spec, spec.on))
-    settings = "".join(f"{line}\n" for line in _settings(spec, spec.on, starter, python))
+    settings = "".join(f"{line}\n" for line in _settings(spec, spec.on, launcher, python))
     return Submission(
         document=_document(directives, settings, is_sweep=bool(spec.on.node_counts)),
         argv=("sbatch", "--parsable"),
         program="Slurm's sbatch",
         on="slurm",
         ranks=spec.ranks,
-        note=_note(spec, spec.on, starter),
+        note=_note(spec, spec.on, launcher),
     )
 
 
@@ -151,9 +151,9 @@ def _time(spec: JobSpec, target: Slurm) -> str | None:
     return str(minutes)
 
 
-def _settings(spec: JobSpec, target: Slurm, starter: str, python: str) -> Iterator[str]:
+def _settings(spec: JobSpec, target: Slurm, launcher: str, python: str) -> Iterator[str]:
     own = {
-        "HVDTOOLS_STARTER": starter,
+        "HVDTOOLS_LAUNCHER": launcher,
         "HVDTOOLS_CONTAINER": target.container,
         "HVDTOOLS_LOG_DIR": None if spec.log_dir is None else str(spec.log_dir),
         "HVDTOOLS_RESTARTS": str(spec.restarts) if spec.restarts else None,
@@ -169,9 +169,9 @@ def _settings(spec: JobSpec, target: Slurm, starter: str, python: str) -> Iterat
         if value is not None:
             yield f"export {name}={_quoted(value)}"
     # Slurm's own binding would leave nothing for --bind to choose from.
-    bound = ("--cpu-bind=none",) if starter == "srun" and spec.bind != "none" else ()
+    bound = ("--cpu-bind=none",) if launcher == "srun" and spec.bind != "none" else ()
     if bound or spec.pass_on:
-        yield f"starter_options=({' '.join(map(_quoted, (*bound, *spec.pass_on)))})"
+        yield f"launcher_options=({' '.join(map(_quoted, (*bound, *spec.pass_on)))})"
     yield f"set -- {' '.join(map(_quoted, command))}"
 
 
@@ -183,9 +183,9 @@ def _quoted(word: str) -> str:
     return f"$'{''.join(escapes.get(character, character) for character in word)}'"
 
 
-def _note(spec: JobSpec, target: Slurm, starter: str) -> str:
+def _note(spec: JobSpec, target: Slurm, launcher: str) -> str:
     if target.node_counts:
         counts = ", ".join(map(str, target.node_counts))
-        return f"{spec.ranks_per_node} ranks a node on {counts} nodes under Slurm, with {starter}"
+        return f"{spec.ranks_per_node} ranks a node on {counts} nodes under Slurm, with {launcher}"
     nodes = f" on {spec.nodes} node{'s' * (spec.nodes != 1)}" if spec.nodes else ""
-    return f"{spec.ranks} rank{'s' * (spec.ranks != 1)}{nodes} under Slurm, with {starter}"
+    return f"{spec.ranks} rank{'s' * (spec.ranks != 1)}{nodes} under Slurm, with {launcher}"

@@ -1,4 +1,4 @@
-"""Slurm's srun as the starter of the ranks, inside an allocation: its options, its words."""
+"""Slurm's srun as the launcher of the ranks, inside an allocation: its options, its words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CODES: dict[str | None, int] = {
 
 
 def usable(spec: JobSpec, machine: Machine) -> None:
-    """Raise if this starter cannot start the job here.
+    """Raise if this launcher cannot start the job here.
 
     Raises:
         HvdtoolsError: There is no srun, or no allocation to start in.
@@ -43,7 +43,7 @@ def usable(spec: JobSpec, machine: Machine) -> None:
 def _program(machine: Machine) -> str:
     if machine.srun is None:
         raise HvdtoolsError(
-            "There is no srun on PATH: run this where Slurm is installed, or use --with mpirun."
+            "There is no srun on PATH: run this where Slurm is installed, or use --launcher mpirun."
         )
     return machine.srun
 

@@ -111,7 +111,7 @@ def _of_array(target: Slurm) -> Iterator[HvdtoolsError]:
         return
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", target.array, re.ASCII):
         yield HvdtoolsError(
-            f"--array {target.array} is no list of node counts: write it as in --array 1,2,4."
+            f"--array {target.array} is not a list of node counts: write it as in --array 1,2,4."
         )
     elif len(set(target.node_counts)) < len(target.node_counts):
         yield HvdtoolsError(f"--array {target.array} names a node count twice: name each once.")

@@ -19,9 +19,9 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from hvdtools.dealing import Deal
 from hvdtools.errors import HvdtoolsError
 from hvdtools.log import logger
+from hvdtools.sharding import Deal
 from hvdtools.topology import Topology
 from hvdtools.torch.data.samplers import PartSampler
 from hvdtools.torch.data.stream import StreamPart

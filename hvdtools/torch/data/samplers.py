@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from hvdtools.dealing import Deal
+from hvdtools.sharding import Deal
 from hvdtools.topology import Topology
 from hvdtools.torch.replicate import broadcast_tensors
 from hvdtools.torch.waiting import waiting

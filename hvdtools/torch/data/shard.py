@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
-from hvdtools.dealing import Deal
 from hvdtools.errors import HvdtoolsError
+from hvdtools.sharding import Deal
 from hvdtools.topology import Topology
 from hvdtools.torch.data.kind import (
     agreed_seed,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.torch.gradients.signals import PASSES, SLOTS, WEIGHT, WEIGHTED
+from hvdtools.torch.gradients.control_flags import PASSES, SLOTS, WEIGHT, WEIGHTED
 
 # Horovod has no bfloat16, and a float16 sum over many ranks can overflow where
 # the average would not: both travel in float32.
@@ -52,7 +52,7 @@ class Bucket:
     """Some parameters whose gradients share one flat buffer.
 
     The buffer's tail holds one "used" flag for each parameter, above zero after
-    averaging if some rank used it, and the signals of `signals.py`.
+    averaging if some rank used it, and the control flags of `control_flags.py`.
 
     Attributes:
         parameters: In buffer order.
@@ -60,7 +60,7 @@ class Bucket:
         views: For each parameter the part of `flat` with its shape and strides.
         gradients: The part of `flat` with all views (and the gaps between them).
         used: The flags, a view of shape (len(parameters),).
-        signals: A view of shape (SLOTS,).
+        flags: A view of shape (SLOTS,).
     """
 
     def __init__(self, parameters: Sequence[Parameter], dtype: torch.dtype) -> None:
@@ -86,7 +86,7 @@ class Bucket:
         ]
         self.gradients = self.flat[:total]
         self.used = self.flat[total : total + count]
-        self.signals = self.flat[total + count :]
+        self.flags = self.flat[total + count :]
         self._storage_users = _storage_users(self.flat)
 
     def watched_from_outside(self) -> bool:
@@ -139,19 +139,19 @@ class Bucket:
             self.gradients.mul_(scale)
         return unused
 
-    def tell(self, signals: Mapping[int, float]) -> None:
-        """Put values in their places among the signals, 0 in all others."""
-        tail = [signals.get(place, 0.0) for place in range(SLOTS)]
-        self.signals.copy_(torch.tensor(tail, dtype=self.dtype, device="cpu"), non_blocking=True)
+    def set_flags(self, flags: Mapping[int, float]) -> None:
+        """Put values in their places among the control flags, 0 in all others."""
+        tail = [flags.get(place, 0.0) for place in range(SLOTS)]
+        self.flags.copy_(torch.tensor(tail, dtype=self.dtype, device="cpu"), non_blocking=True)
 
     def divide_by_weight(self) -> None:
         """After averaging: make weighted sums means, ``sum(w * g) / mean weight of a pass``.
 
         Where no rank gave a weight nothing changes.
         """
-        # Where all weights are 0 so are the sums; the reader of the signals raises.
-        factor = self.signals[PASSES] / self.signals[WEIGHT].clamp_min(_TINY)
-        self.gradients.mul_(torch.where(self.signals[WEIGHTED] > 0, factor, 1.0))
+        # Where all weights are 0 so are the sums; the reader of the flags raises.
+        factor = self.flags[PASSES] / self.flags[WEIGHT].clamp_min(_TINY)
+        self.gradients.mul_(torch.where(self.flags[WEIGHTED] > 0, factor, 1.0))
 
     def clear_gradients(self) -> None:
         """Zero every `.grad` that is a view of the buffer."""
@@ -161,7 +161,7 @@ class Bucket:
 
     def _raise_flags(self, unused: list[int]) -> None:
         self.used.fill_(1)
-        self.signals.zero_()
+        self.flags.zero_()
         if unused:
             torch._foreach_zero_([self.views[place] for place in unused])
             for place in unused:

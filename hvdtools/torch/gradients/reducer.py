@@ -17,8 +17,8 @@ buckets that were not sent: the next pass or optimizer step finds the stale
 task and ends it (`_end_stale`), which sends the rest with the abort flag
 raised, so that every rank learns of it.
 
-The parts: `tally` keeps what adds up before it is sent and what it weighs,
-`exchange` the buckets of one round, `proof` what is looked at in some steps.
+The parts: `accumulation` keeps what adds up before it is sent and what it weighs,
+`bucket_allreduce` the buckets of one round, `consistency_check` what is compared in some steps.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from torch.nn import Parameter
 
 from hvdtools.errors import HvdtoolsError
 from hvdtools.log import logger
+from hvdtools.torch.gradients.accumulation import GradientAccumulation, SavedGradients, put_back
 from hvdtools.torch.gradients.backward import at_end_of_backward, current_task, is_nested
-from hvdtools.torch.gradients.exchange import Exchange, Load, Round
+from hvdtools.torch.gradients.bucket_allreduce import AllreduceRound, BucketAllreduce, RoundWeight
+from hvdtools.torch.gradients.consistency_check import ConsistencyCheck
+from hvdtools.torch.gradients.control_flags import RoundStatus
 from hvdtools.torch.gradients.hooks import listen, refuse_unreducible
-from hvdtools.torch.gradients.proof import Proof
-from hvdtools.torch.gradients.signals import Heard
-from hvdtools.torch.gradients.tally import Aside, Tally, put_back
 from hvdtools.torch.weighting import current_weight
 
 
@@ -52,7 +52,7 @@ class _Pass:
         task: Its graph task.
         sends: True if its gradients go over the wire at its end.
         weight: How much it counts; None where the script gave no weight.
-        aside: Gradients to put back at its end, if its own count for nothing.
+        saved: Gradients to put back at its end, if its own count for nothing.
         problem: Why it is refused; None if it is not.
         round: The round of all-reduces that it fills; None if it sends nothing.
         seen: The parameters whose gradient has arrived, by index.
@@ -63,9 +63,9 @@ class _Pass:
     task: int
     sends: bool
     weight: float | None
-    aside: Aside | None
+    saved: SavedGradients | None
     problem: str | None = None
-    round: Round | None = None
+    round: AllreduceRound | None = None
     seen: set[int] = field(default_factory=set)
     begun_s: float | None = None
 
@@ -97,14 +97,14 @@ class Reducer:
         self._named = list(named)
         self._alone = hvd.size() == 1
         self._lock = threading.RLock()  # one autograd thread per device calls the hooks
-        self._proof = Proof(self._named, label=label, every=check_every)
-        self._exchange = Exchange(
+        self._check = ConsistencyCheck(self._named, label=label, every=check_every)
+        self._allreduce = BucketAllreduce(
             self._named,
             label=label,
             bucket_bytes=bucket_bytes,
-            before_sending=self._proof.before_sending,
+            before_sending=self._check.before_sending,
         )
-        self._tally = Tally(self._named)
+        self._accumulation = GradientAccumulation(self._named)
         self._pass: _Pass | None = None
         # Until one whole pass was seen, nothing is sent before its end, and never
         # once a nested pass was seen: there a parameter can get gradients twice.
@@ -147,9 +147,9 @@ class Reducer:
     def _count_down(self, running: _Pass, index: int) -> None:
         if running.round is None:
             running.round = self._open(running)
-        running.round.missing[self._exchange.layout.bucket_of(index)] -= 1
+        running.round.missing[self._allreduce.layout.bucket_of(index)] -= 1
         if self._overlap:
-            self._exchange.send_complete(running.round)
+            self._allreduce.send_complete(running.round)
 
     def _enter(self, task: int, index: int) -> None:
         """A gradient from another graph task than the last: a nested pass, or a new one."""
@@ -168,13 +168,13 @@ class Reducer:
 
     def _begin(self, task: int, first: int | None = None) -> None:
         problem = self._end_stale(first)
-        self._tally.forget_discarded(first)
-        sends = not self.paused and self._tally.counted + 1 >= self.accumulate
+        self._accumulation.forget_discarded(first)
+        sends = not self.paused and self._accumulation.counted + 1 >= self.accumulate
         weight = current_weight()
-        problem = problem or self._tally.problem(weight, first, sends=sends)
-        aside = None if problem else self._tally.begin(weight, first)
+        problem = problem or self._accumulation.problem(weight, first, sends=sends)
+        saved = None if problem else self._accumulation.begin(weight, first)
         begun_s = time.monotonic() if first is None else None
-        self._pass = _Pass(task, sends, weight, aside, problem, begun_s=begun_s)
+        self._pass = _Pass(task, sends, weight, saved, problem, begun_s=begun_s)
         at_end_of_backward(functools.partial(self._finish, task))
 
     def _refuse(self, running: _Pass, index: int) -> None:
@@ -184,33 +184,35 @@ class Reducer:
             running.round = self._open(running)  # to be abandoned, so that all ranks know
         raise HvdtoolsError(running.problem)
 
-    def _open(self, running: _Pass) -> Round:
+    def _open(self, running: _Pass) -> AllreduceRound:
         """Begin a round; what was put off in the one before is read first.
 
         Raises:
-            HvdtoolsError: That round was not sound, or replicas have parted: on
+            HvdtoolsError: That round was not sound, or replicas diverged: on
                 every rank, so that nobody waits for this one.
         """
         try:
-            heard = self._exchange.recall()
-            if heard is not None:
-                self._proof.name_nonfinite(heard)
-                if heard.some_idle:
-                    self._proof.doubt(self._exchange.rounds + 1)
-            self._proof.conclude()
+            status = self._allreduce.recall()
+            if status is not None:
+                self._check.name_nonfinite(status)
+                if status.some_idle:
+                    self._check.doubt(self._allreduce.rounds + 1)
+            self._check.conclude()
         except HvdtoolsError:
             self._pass = None
             raise
         # With nothing added up before, a pass of weight 0 has nothing to send.
-        aside = running.aside if self._tally.passes or running.aside is None else {}
+        saved = running.saved if self._accumulation.passes or running.saved is None else {}
         idle = not running.seen
-        return self._exchange.open(running.begun_s, self._load(running), aside, idle=idle)
+        return self._allreduce.open(running.begun_s, self._load(running), saved, idle=idle)
 
-    def _load(self, running: _Pass) -> Load | None:
-        tally = self._tally
-        if running.weight is None or tally.scale is None:
+    def _load(self, running: _Pass) -> RoundWeight | None:
+        accumulation = self._accumulation
+        if running.weight is None or accumulation.scale is None:
             return None
-        return Load(tally.scale, tally.weight + running.weight, tally.passes + 1)
+        return RoundWeight(
+            accumulation.scale, accumulation.weight + running.weight, accumulation.passes + 1
+        )
 
     def _finish(self, task: int) -> None:
         with self._lock:
@@ -219,14 +221,16 @@ class Reducer:
                 return
             if running.seen and running.sends:
                 if running.round is not None:
-                    self._exchange.send_rest(running.round)
+                    self._allreduce.send_rest(running.round)
                 # Once the other models of this backward pass have sent theirs: on
                 # another rank they may come first, and waiting now would be for ever.
                 at_end_of_backward(functools.partial(self._settle, running))
                 return
             self._pass = None
             if running.seen:
-                self._tally.add(running.seen, running.weight, running.aside, counts=not self.paused)
+                self._accumulation.add(
+                    running.seen, running.weight, running.saved, counts=not self.paused
+                )
             else:
                 self._put_back(running)
 
@@ -243,24 +247,24 @@ class Reducer:
         self.last_weight = 1.0 if load is None else load.weight
         try:
             if running.round is not None:
-                heard = self._exchange.settle(running.round)
-                self._note_idle(heard, running.round)
-                self._proof.after(running.round.step, heard, self._exchange.layout.buckets)
+                status = self._allreduce.settle(running.round)
+                self._note_idle(status, running.round)
+                self._check.after(running.round.step, status, self._allreduce.layout.buckets)
             elif load is not None:
                 self._settle_alone(running, load)
         except HvdtoolsError:
-            self._tally.clear()
-            self._tally.unreduced = set(running.seen)
+            self._accumulation.clear()
+            self._accumulation.unreduced = set(running.seen)
             raise
-        self._tally.clear()
+        self._accumulation.clear()
         if running.seen:
             self._overlap = not self._saw_nested
 
-    def _note_idle(self, heard: Heard | None, last: Round) -> None:
+    def _note_idle(self, status: RoundStatus | None, last: AllreduceRound) -> None:
         """Where some ranks had no gradient: they say so, and all look whether that did harm."""
-        if heard is not None and heard.some_idle:
-            self._proof.doubt(last.step + 1)
-        if last.idle and (heard is None or heard.some_idle):
+        if status is not None and status.some_idle:
+            self._check.doubt(last.step + 1)
+        if last.idle and (status is None or status.some_idle):
             logger.warning(
                 f"rank {hvd.rank()} came to step() {last.step} without a new gradient: its loss "
                 "touched no parameter, or it ran no backward(). It counts as zeros; with clipping "
@@ -269,9 +273,9 @@ class Reducer:
             )
 
     @torch.no_grad()
-    def _settle_alone(self, running: _Pass, load: Load) -> None:
+    def _settle_alone(self, running: _Pass, load: RoundWeight) -> None:
         """The weighted mean over the passes of a job of one rank."""
-        Heard(0, 1, load.weight, load.passes, 0, 0).require_sound(late=False)
+        RoundStatus(0, 1, load.weight, load.passes, 0, 0).require_sound(late=False)
         self._put_back(running)
         factor = load.scale * load.passes / load.weight
         gradients = [p.grad for _, p in self._named if p.grad is not None]
@@ -279,8 +283,8 @@ class Reducer:
             torch._foreach_mul_(gradients, factor)
 
     def _put_back(self, running: _Pass) -> None:
-        if running.aside is not None:
-            put_back(running.aside, (parameter for _, parameter in self._named))
+        if running.saved is not None:
+            put_back(running.saved, (parameter for _, parameter in self._named))
 
     def _end_stale(self, first: int | None) -> str | None:
         """End the pass that an exception cut off, if there is one.
@@ -298,16 +302,16 @@ class Reducer:
             self._put_back(stale)
             return None
         if not stale.sends:
-            aside = None if self._cleared(stale.seen) else stale.aside
-            self._tally.add(stale.seen, stale.weight, aside, counts=not self.paused)
+            saved = None if self._cleared(stale.seen) else stale.saved
+            self._accumulation.add(stale.seen, stale.weight, saved, counts=not self.paused)
             return None
-        self._tally.clear()
-        self._tally.unreduced = set(stale.seen)
+        self._accumulation.clear()
+        self._accumulation.unreduced = set(stale.seen)
         if stale.round is None:
             return None
         sent = len(stale.round.handles)
-        mixed = first is not None and self._exchange.layout.holds(first, sent=sent)
-        self._exchange.give_up(stale.round)
+        mixed = first is not None and self._allreduce.layout.holds(first, sent=sent)
+        self._allreduce.abort(stale.round)
         if first is None or not mixed:
             return None
         return (
@@ -327,10 +331,10 @@ class Reducer:
         """
         with self._lock:
             self._end_stale(None)
-            waiting = self._tally.unreduced_now()
+            waiting = self._accumulation.unreduced_now()
             if not waiting:
                 return
-            done = f"{self._tally.counted} of {self.accumulate} backward passes are done"
+            done = f"{self._accumulation.counted} of {self.accumulate} backward passes are done"
             raise HvdtoolsError(
                 f"step() would use gradients that are not averaged over ranks ({len(waiting)} "
                 f"parameters, {self._named[waiting[0]][0]} first; {done}): call step() after "
@@ -345,15 +349,15 @@ class Reducer:
         They would wait for it, and then take its next gradients for this step's.
         """
         with self._lock:
-            self._tally.forget_discarded(None)
-            if self._alone or self.paused or self._tally.passes:
+            self._accumulation.forget_discarded(None)
+            if self._alone or self.paused or self._accumulation.passes:
                 return
             if not any(parameter.requires_grad for _, parameter in self._named):
                 return
             weight = current_weight()
-            running = _Pass(-1, True, weight, self._tally.begin(weight, None))
+            running = _Pass(-1, True, weight, self._accumulation.begin(weight, None))
             running.round = self._open(running)
-            self._exchange.send_rest(running.round)
+            self._allreduce.send_rest(running.round)
             self._reduce(running)
 
     # -- small parts -----------------------------------------------------------
@@ -367,7 +371,7 @@ class Reducer:
         """A second gradient for one parameter in one pass, after its bucket left."""
         assert self._pass is not None
         sent = len(self._pass.round.handles) if self._pass.round is not None else 0
-        if sent and self._exchange.layout.bucket_of(index) < sent:
+        if sent and self._allreduce.layout.bucket_of(index) < sent:
             raise HvdtoolsError(
                 f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
                 "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."

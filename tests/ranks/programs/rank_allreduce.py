@@ -47,9 +47,9 @@ def clocks() -> None:
         return ops
 
     allreduce_point.agree_on_ops = said
-    from hvdtools.topology import promised
+    from hvdtools.topology import read_launch_environment
 
-    rate = 1 + 4 * promised(os.environ).rank
+    rate = 1 + 4 * read_launch_environment(os.environ).rank
     time.perf_counter = lambda: rate * seconds()
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from worlds import BATCH, WIDTH, OneProcess, Part, ThisRank, World
 
-from hvdtools.in_rank.gpus import gpu_of
+from hvdtools.rank_wrapper.gpus import gpu_of
 
 STEPS = 3
 

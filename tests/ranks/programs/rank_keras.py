@@ -451,7 +451,7 @@ def check_the_replica_check_of_a_model() -> None:
         return
     moment = model.optimizer.variables[-1]
     moment.assign(moment + RANK)
-    assert moment.path in refused("The replicas have parted", lambda: hvt.assert_in_sync(model))
+    assert moment.path in refused("Replicas diverged", lambda: hvt.assert_in_sync(model))
 
 
 LOADS_ALONE = """

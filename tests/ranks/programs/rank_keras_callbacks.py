@@ -361,20 +361,20 @@ def check_warm_up_epochs_of_unknown_length_are_refused() -> None:
 # -- what goes wrong -------------------------------------------------------------
 
 
-def check_parted_weights_are_named() -> None:
+def check_diverged_weights_are_named() -> None:
     def part_from_others(model: Any) -> None:
         kernel = model.layers[1].kernel
         kernel.assign(kernel + np.eye(*kernel.shape) * 1e-15)
 
-    sentence = f"in step 5 rank {LAST} differs from the others in the variable "
+    sentence = f"at step 5: rank {LAST} differs from the others in the variable "
     own = At(LAST, 4, part_from_others)
     said = refused(sentence, lambda: fit(prepared(), own, check_every=5, epochs=9))
     assert "kernel" in said
     own = At(LAST, 10, part_from_others)
-    sentence = f"at the end of training rank {LAST} differs"
+    sentence = f"at the end of training: rank {LAST} differs"
     refused(sentence, lambda: fit(prepared(), own, check_every=99))
     own = At(LAST, 2, lambda model: model.optimizer.learning_rate.assign(3))
-    sentence = f"in step 2 rank {LAST} differs from the others in the variable"
+    sentence = f"at step 2: rank {LAST} differs from the others in the variable"
     assert "learning_rate" in refused(sentence, lambda: fit(prepared(), own))
 
 
@@ -576,7 +576,7 @@ def check_layers_with_state_of_their_own() -> None:
     book = Codebook()
     net = keras.Sequential([keras.Input((6,)), book, keras.layers.Dense(1, "sigmoid")])
     model = compiled(net, hvt.prepare(keras.optimizers.SGD(0.2)))
-    refused("The replicas have parted", lambda: fit(model))
+    refused("Replicas diverged", lambda: fit(model))
     fitting = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
     model.fit(*MINE, callbacks=hvt.callbacks(local=[book]), **fitting)
     hvt.assert_in_sync(model, local=[book])

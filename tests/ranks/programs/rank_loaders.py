@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from input_measure import Job, joined, load_blocks
 from torch_data import dealt, for_ever, make
 
-from hvdtools.bench.turns import Stopping
+from hvdtools.bench.interleave import StoppingRule
 
 BATCH, STEPS = 4, 5
-RULE = Stopping(interval=0.0, limit_s=0.0, min_blocks=6, warmup_blocks=1)
+RULE = StoppingRule(interval=0.0, limit_s=0.0, min_blocks=6, warmup_blocks=1)
 
 
 class Sleepy(Dataset[tuple[Tensor, int]]):

@@ -12,20 +12,20 @@ import os
 import socket
 import sys
 
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 
 def main(failing: int = -1, code: int = 0) -> None:
-    promise = promised(os.environ)
+    launch_env = read_launch_environment(os.environ)
     place = {
         "host": socket.gethostname(),
-        "rank": promise.rank,
-        "size": promise.size,
-        "local_rank": promise.local_rank,
-        "local_size": promise.local_size,
+        "rank": launch_env.rank,
+        "size": launch_env.size,
+        "local_rank": launch_env.local_rank,
+        "local_size": launch_env.local_size,
     }
     print(json.dumps(place), flush=True)
-    if promise.rank == failing:
+    if launch_env.rank == failing:
         print("these are my last words", file=sys.stderr, flush=True)
         os._exit(code)
 

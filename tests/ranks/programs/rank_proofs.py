@@ -204,7 +204,7 @@ def check_a_closures_loss_is_weighted() -> None:
     assert abs(float(optimizer.step(closure)) - expected) < 1e-15
 
 
-def check_parted_weights_are_named() -> None:
+def check_diverged_weights_are_named() -> None:
     model, optimizer = prepared()
     for step in range(3):
         optimizer.zero_grad()
@@ -219,7 +219,7 @@ def check_parted_weights_are_named() -> None:
     loss(model, 3).backward()  # compared in this step ...
     optimizer.step()
     optimizer.zero_grad()
-    sentence = "in step 4 rank 1 differs from the others in the weight 2.weight"
+    sentence = "at step 4: rank 1 differs from the others in the weight 2.weight"
     refused(sentence, lambda: loss(model, 4).backward())  # ... and told in the next
     refused("the weight 2.weight", lambda: hvt.assert_in_sync(model))
 

@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> None:
             **{variable: os.environ.get(variable) for variable in SHOWN},
             "difference": float(np.abs(weights - trained_alone(topology.size)).max()),
         }
-        # In one piece: starters mix the lines of ranks.
+        # In one piece: launchers mix the lines of ranks.
         sys.stdout.write(f"SEEN {json.dumps(seen)}\n")
         sys.stdout.flush()
 

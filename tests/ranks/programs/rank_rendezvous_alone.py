@@ -15,23 +15,23 @@ import time
 
 from hvdtools import rendezvous
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 
 def meet() -> dict[str, object]:
     start = time.monotonic()
     try:
-        promise = promised(os.environ)
+        launch_env = read_launch_environment(os.environ)
         rendezvous.apply_named_interface(os.environ)
-        rendezvous.prepare_gloo(promise, os.environ)
+        rendezvous.prepare_gloo(launch_env, os.environ)
     except HvdtoolsError as error:
         return {"refused": str(error), "took_s": time.monotonic() - start}
     took_s = time.monotonic() - start
     seen = {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
     # What a second start of Horovod, or a child, would take itself for.
-    after = promised(os.environ)
-    assert after == promise, (after, promise)
-    return {"starter": promise.starter, "took_s": took_s, **seen}
+    after = read_launch_environment(os.environ)
+    assert after == launch_env, (after, launch_env)
+    return {"launcher": launch_env.launcher, "took_s": took_s, **seen}
 
 
 def main(arguments: list[str]) -> None:
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         return
     for _ in range(1 + ("twice" in arguments)):
         seen = meet()
-        # In one piece: starters mix the lines of ranks.
+        # In one piece: launchers mix the lines of ranks.
         sys.stdout.write(f"SEEN {json.dumps(seen)}\n")
         sys.stdout.flush()
     # Horovod would start now and keep rank 0 here until all have read the book.

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hvdtools import stopping
-from hvdtools.topology import promised
+from hvdtools import preemption
+from hvdtools.topology import read_launch_environment
 
 
 class ProcessState:
@@ -51,7 +51,7 @@ class ProcessState:
         os.environ.clear()
         os.environ.update(self.environ)
         os.chdir(self.folder)
-        stopping._heard.clear()
+        preemption._heard.clear()
         logging.getLogger("hvdtools").setLevel(self.log_level)
         if self.torch:
             self.torch.set_default_dtype(self.default_dtype)
@@ -82,7 +82,7 @@ def run(check: Callable[[], object], limit_s: float) -> dict[str, Any]:
 
 
 def main(folder: Path) -> None:
-    rank = promised(os.environ).rank
+    rank = read_launch_environment(os.environ).rank
     os.environ["CHECK_FOLDER"] = str(folder)
     plan = json.loads((folder / "plan.json").read_text())
     # All of them before the first check: TensorFlow's threads are fixed by its first operation.

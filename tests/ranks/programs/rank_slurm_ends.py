@@ -19,9 +19,9 @@ import sys
 import time
 from pathlib import Path
 
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
-RANK = promised(os.environ).rank
+RANK = read_launch_environment(os.environ).rank
 SEEN = ("CUDA_VISIBLE_DEVICES", "HVDTOOLS_SIZE", "HVDTOOLS_NODES", "HVDTOOLS_SIGNAL", "HOSTILE")
 
 

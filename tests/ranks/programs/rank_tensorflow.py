@@ -242,7 +242,7 @@ def check_complex_variables_in_sync() -> None:
         hvt.assert_in_sync(held)
         if SIZE > 1:
             held[0].assign(held[0] * (1 + RANK))
-            refused("parted", lambda held=held: hvt.assert_in_sync(held))
+            refused("diverged", lambda held=held: hvt.assert_in_sync(held))
 
 
 def check_xla_is_a_clear_sentence() -> None:
@@ -280,7 +280,7 @@ def check_different_models_are_named() -> None:
     assert f"on rank {SIZE - 1}" in words
 
 
-def check_parted_replicas_are_named() -> None:
+def check_diverged_replicas_are_named() -> None:
     held = [tf.Variable(np.arange(7.0), name="first"), tf.Variable([True, False], name="second")]
     hvt.assert_in_sync(held)
     if SIZE == 1:
@@ -289,7 +289,7 @@ def check_parted_replicas_are_named() -> None:
         held[0].assign(
             np.nextafter(held[0].numpy(), 1e9) * np.eye(7)[6] + np.arange(7) * (1 - np.eye(7)[6])
         )
-    words = refused("The replicas have parted", lambda: hvt.assert_in_sync(held))
+    words = refused("Replicas diverged", lambda: hvt.assert_in_sync(held))
     assert "first" in words
     assert "rank 1 differs" in words
     assert "second" not in words

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 import keras_start
 import train_keras
 
-from hvdtools.topology import promised
+from hvdtools.topology import read_launch_environment
 
 SLEEP_S = float(os.environ.get("SLEEP_S", "0"))
 
@@ -31,7 +31,7 @@ def plant() -> None:
 
     class Sleepy(keras_pace.Begin):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-            if promised(os.environ).rank == 1:
+            if read_launch_environment(os.environ).rank == 1:
                 time.sleep(SLEEP_S)
 
     def fit_and_count(model: Any, *rest: Any) -> None:

@@ -2,7 +2,7 @@
 
 Usage: rank_train_torch.py PLANTS OPTION..., PLANTS in JSON: {engine: [rank or null, seconds]}
 makes every forward pass of that engine sleep so long, on one rank or on all. The
-engine "slow" is "none" by another name. Prints how long it slept each time and, where
+engine "slow" is "no_comm" by another name. Prints how long it slept each time and, where
 COUNT_BUCKETS is set, how many buckets Horovod sent.
 """
 

@@ -191,7 +191,7 @@ def python(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_starter_that_promised_more_than_horovod_sees() -> None:
+def test_a_launcher_that_promised_more_than_horovod_sees() -> None:
     """Rank variables of an mpirun that is not there: MPI would make a job of one."""
     pytest.importorskip("mpi4py")
     names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, TensorDataset
 
 import hvdtools.torch as hvt
-from hvdtools.dealing import UNEVEN, Deal
 from hvdtools.errors import HvdtoolsError
+from hvdtools.sharding import UNEVEN, Deal
 from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
 

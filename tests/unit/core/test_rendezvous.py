@@ -11,8 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.rendezvous import apply_named_interface, choose_controller, known, prepare_gloo
-from hvdtools.rendezvous.book import (
+from hvdtools.rendezvous import apply_named_interface, choose_controller, prepare_gloo, static
+from hvdtools.rendezvous.choose import choose
+from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.rendezvous.file import NamesOrFile, SharedFile
+from hvdtools.rendezvous.membership import (
     Member,
     Place,
     address_of_rank_0,
@@ -21,15 +24,12 @@ from hvdtools.rendezvous.book import (
     what_is_wrong,
     who_is_missing,
 )
-from hvdtools.rendezvous.choose import choose
-from hvdtools.rendezvous.file import NamesOrFile, SharedFile
 from hvdtools.rendezvous.network import interface_of, own_addresses
-from hvdtools.rendezvous.offer import Offer
-from hvdtools.topology import ALONE, Promise
+from hvdtools.topology import ALONE, LaunchEnvironment
 
 
 def members(*hosts: str, machines: str = "") -> list[Member]:
-    """One for each host named, in rank order; local ranks as starters count them."""
+    """One for each host named, in rank order; local ranks as launchers count them."""
     return [
         Member(
             rank=rank,
@@ -75,7 +75,7 @@ def test_local_ranks_that_do_not_fit() -> None:
         places_of(twice)
 
 
-def test_the_starters_local_ranks_stay() -> None:
+def test_the_launchers_local_ranks_stay() -> None:
     """They chose the GPU already; any order of 0 to n - 1 will do."""
     found = [replace(m, local_rank=1 - m.local_rank) for m in members("a", "a")]
     assert [place.local_rank for place in places_of(found)] == [1, 0]
@@ -120,10 +120,10 @@ def test_where_others_reach_rank_0() -> None:
     ],
 )
 def test_slurms_list_of_nodes(nodelist: str, names: tuple[str, ...]) -> None:
-    assert known.expand(nodelist) == names
+    assert static.expand(nodelist) == names
 
 
-def slurm(**more: str) -> tuple[Promise, dict[str, str]]:
+def slurm(**more: str) -> tuple[LaunchEnvironment, dict[str, str]]:
     environ = {
         "SLURM_JOB_ID": "7",
         "SLURM_STEP_ID": "0",
@@ -131,11 +131,11 @@ def slurm(**more: str) -> tuple[Promise, dict[str, str]]:
         "SLURMD_NODENAME": "n3",
         **more,
     }
-    return Promise("srun", 1, 2, 0, 1, False, brings_meeting_point=False), environ
+    return LaunchEnvironment("srun", 1, 2, 0, 1, False, brings_meeting_point=False), environ
 
 
-def looks(promise: Promise, environ: dict[str, str]) -> list[Offer]:
-    return list(choose(promise, environ, 1.0).look())
+def looks(launch_env: LaunchEnvironment, environ: dict[str, str]) -> list[Endpoint]:
+    return list(choose(launch_env, environ, 1.0).look())
 
 
 def test_ways_of_slurm() -> None:
@@ -155,33 +155,33 @@ def test_ways_of_slurm() -> None:
 
 
 def test_the_users_own_place_comes_first() -> None:
-    promise, environ = slurm(HVDTOOLS_RENDEZVOUS="head.example:4000")
-    (offer,) = looks(promise, environ)
+    launch_env, environ = slurm(HVDTOOLS_RENDEZVOUS="head.example:4000")
+    (offer,) = looks(launch_env, environ)
     assert (offer.addresses, offer.port) == (("head.example",), 4000)
     for wrong in ("head", "head:", ":4000", "head:0", "head:99999"):
         with pytest.raises(HvdtoolsError, match="must be host:port"):
-            looks(promise, {**environ, "HVDTOOLS_RENDEZVOUS": wrong})
+            looks(launch_env, {**environ, "HVDTOOLS_RENDEZVOUS": wrong})
 
 
 def test_a_closed_pmi_connection() -> None:
-    promise = Promise("mpirun (MPICH or Intel MPI)", 0, 2, 0, 2, False, False)
+    launch_env = LaunchEnvironment("mpirun (MPICH or Intel MPI)", 0, 2, 0, 2, False, False)
     with pytest.raises(HvdtoolsError, match="has closed the connection"):
-        choose(promise, {"PMI_FD": "4999"}, 1.0)
+        choose(launch_env, {"PMI_FD": "4999"}, 1.0)
 
 
 def test_open_mpi_without_pmix_on_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvdtools.rendezvous.pmix.find_library", lambda environ: None)
     environ = {"PMIX_NAMESPACE": "prterun-a-12@1"}
-    (offer, *_) = looks(Promise("Open MPI's mpirun", 1, 2, 1, 2, True, False), environ)
+    (offer, *_) = looks(LaunchEnvironment("Open MPI's mpirun", 1, 2, 1, 2, True, False), environ)
     assert offer.addresses == ("127.0.0.1",)
-    spread = choose(Promise("Open MPI's mpirun", 1, 2, 0, 1, True, False), environ, 1.0)
+    spread = choose(LaunchEnvironment("Open MPI's mpirun", 1, 2, 0, 1, True, False), environ, 1.0)
     assert isinstance(spread, SharedFile)
 
 
 def test_a_shared_file(tmp_path: Path) -> None:
     file = SharedFile(tmp_path, "job 7")
     assert file.look() == ()
-    offer = Offer(("10.0.0.1", "127.0.0.1"), 4000, "job 7")
+    offer = Endpoint(("10.0.0.1", "127.0.0.1"), 4000, "job 7")
     file.publish(offer)
     assert SharedFile(tmp_path, "job 7").look() == (offer,)
     assert SharedFile(tmp_path, "job 8").look() == ()
@@ -195,9 +195,9 @@ def test_a_shared_file(tmp_path: Path) -> None:
 def test_the_file_is_written_where_a_name_leads_nowhere(
     tmp_path: Path, own_name: str, written: bool
 ) -> None:
-    place = known.KnownPlace((own_name,), (4000,), "job 7")
+    place = static.StaticDiscovery((own_name,), (4000,), "job 7")
     way = NamesOrFile(place, SharedFile(tmp_path, "job 7"), own_name)
-    way.publish(Offer(("10.0.0.1",), 4000, "job 7"))
+    way.publish(Endpoint(("10.0.0.1",), 4000, "job 7"))
     assert bool(list(tmp_path.iterdir())) == written
 
 
@@ -232,13 +232,15 @@ def horovod(*built: str) -> SimpleNamespace:
     return SimpleNamespace(mpi_built=lambda: "mpi" in built, gloo_built=lambda: "gloo" in built)
 
 
-SRUN = Promise("srun", 0, 2, 0, 2, serves_mpi=False, brings_meeting_point=False)
-MPIRUN = Promise("Open MPI's mpirun", 0, 2, 0, 2, serves_mpi=True, brings_meeting_point=False)
-HOROVODRUN = Promise("horovodrun", 0, 2, 0, 2, serves_mpi=False)
+SRUN = LaunchEnvironment("srun", 0, 2, 0, 2, serves_mpi=False, brings_meeting_point=False)
+MPIRUN = LaunchEnvironment(
+    "Open MPI's mpirun", 0, 2, 0, 2, serves_mpi=True, brings_meeting_point=False
+)
+HOROVODRUN = LaunchEnvironment("horovodrun", 0, 2, 0, 2, serves_mpi=False)
 
 
 @pytest.mark.parametrize(
-    ("promise", "built", "named", "controller"),
+    ("launch_env", "built", "named", "controller"),
     [
         (SRUN, ("mpi", "gloo"), None, "gloo"),
         (SRUN, ("mpi", "gloo"), "mpi", "mpi"),
@@ -251,10 +253,10 @@ HOROVODRUN = Promise("horovodrun", 0, 2, 0, 2, serves_mpi=False)
     ],
 )
 def test_who_coordinates(
-    promise: Promise, built: tuple[str, ...], named: str | None, controller: str
+    launch_env: LaunchEnvironment, built: tuple[str, ...], named: str | None, controller: str
 ) -> None:
     environ = {} if named is None else {"HOROVOD_CONTROLLER": named}
-    assert choose_controller(horovod(*built), promise, environ) == controller
+    assert choose_controller(horovod(*built), launch_env, environ) == controller
 
 
 @pytest.mark.parametrize("named", [{}, {"HOROVOD_CPU_OPERATIONS": "MPI"}])
@@ -264,7 +266,7 @@ def test_gloo_does_not_sum_through_an_mpi_that_nobody_started(named: dict[str, s
 
 
 @pytest.mark.parametrize(
-    ("promise", "built", "named", "words"),
+    ("launch_env", "built", "named", "words"),
     [
         (SRUN, ("mpi",), None, "srun started 2 ranks for gloo, but this Horovod was built without"),
         (MPIRUN, ("gloo",), "mpi", "for mpi, but this Horovod was built without it"),
@@ -272,8 +274,8 @@ def test_gloo_does_not_sum_through_an_mpi_that_nobody_started(named: dict[str, s
     ],
 )
 def test_nobody_can_coordinate(
-    promise: Promise, built: tuple[str, ...], named: str | None, words: str
+    launch_env: LaunchEnvironment, built: tuple[str, ...], named: str | None, words: str
 ) -> None:
     environ = {} if named is None else {"HOROVOD_CONTROLLER": named}
     with pytest.raises(HvdtoolsError, match=words):
-        choose_controller(horovod(*built), promise, environ)
+        choose_controller(horovod(*built), launch_env, environ)

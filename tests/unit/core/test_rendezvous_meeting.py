@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 from paths import PROGRAMS
 
-from hvdtools.rendezvous import client, known
-from hvdtools.rendezvous.book import Member
-from hvdtools.rendezvous.gathering import gather
-from hvdtools.rendezvous.offer import Offer
+from hvdtools.rendezvous import client, static
+from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.rendezvous.membership import Member
 from hvdtools.rendezvous.scope import longest_pause_s, scope_of
+from hvdtools.rendezvous.server import gather
 from hvdtools.rendezvous.store import Store
 
 PROGRAM = PROGRAMS / "rank_rendezvous_alone.py"
@@ -198,7 +198,7 @@ def other_programs(ports: tuple[int, ...]) -> Iterator[None]:
 
 
 def test_other_programs_hold_the_first_ports() -> None:
-    ports = known.computed_ports("held.0.")
+    ports = static.computed_ports("held.0.")
     with other_programs(ports):
         seen = meet([slurm(rank, 2, job="held") for rank in range(2)], timeout_s=20)
     assert_met(seen, 2)
@@ -208,7 +208,7 @@ def test_other_programs_hold_the_first_ports() -> None:
 
 def test_other_programs_hold_all_ports() -> None:
     with ExitStack() as open_:
-        for port in dict.fromkeys(known.computed_ports("full.0.")):
+        for port in dict.fromkeys(static.computed_ports("full.0.")):
             open_.enter_context(socket.create_server(("", port)))
         ((line,),) = meet([slurm(0, 2, job="full")])
     assert "Rank 0 cannot listen" in line["refused"]
@@ -297,10 +297,10 @@ def test_512_ranks_introduce_themselves() -> None:
         return Member(rank, size, rank % 8, f"h{rank // 8}", "", "m", f"n{rank}", "")
 
     def come(rank: int) -> list[str]:
-        offer = Offer(("127.0.0.1",), store.port, "many")
+        offer = Endpoint(("127.0.0.1",), store.port, "many")
         contact, _ = client.find(lambda: (offer,), 1, 60, pause_s)
         client.introduce(contact, member(rank))
-        nonces: list[str] = client.read_book(contact, 60, pause_s)["nonces"]
+        nonces: list[str] = client.read_membership(contact, 60, pause_s)["nonces"]
         return nonces
 
     store.open(scope)

@@ -1,4 +1,4 @@
-"""Rank variables of every starter are read in one place."""
+"""Rank variables of every launcher are read in one place."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import ALONE, MET, Promise, promised
+from hvdtools.topology import ALONE, MET, LaunchEnvironment, read_launch_environment
 
 HOROVODRUN = {
     "HOROVOD_RANK": "3",
@@ -55,39 +55,51 @@ STEP = {
     "SLURM_STEP_NUM_TASKS": "3",
     "SLURM_STEP_TASKS_PER_NODE": "2,1",
 }
-OF_STEP = Promise("srun", 2, 3, 0, 1, serves_mpi=False, brings_meeting_point=False)
-OF_TORCHRUN = Promise("torchrun", 3, 4, 1, 2, serves_mpi=False, brings_meeting_point=False)
-OF_HYDRA = replace(OF_TORCHRUN, starter="mpirun (MPICH or Intel MPI)")
-OF_MPIRUN = Promise("Open MPI's mpirun", 3, 4, 1, 2, serves_mpi=True, brings_meeting_point=False)
+OF_STEP = LaunchEnvironment("srun", 2, 3, 0, 1, serves_mpi=False, brings_meeting_point=False)
+OF_TORCHRUN = LaunchEnvironment(
+    "torchrun", 3, 4, 1, 2, serves_mpi=False, brings_meeting_point=False
+)
+OF_HYDRA = replace(OF_TORCHRUN, launcher="mpirun (MPICH or Intel MPI)")
+OF_MPIRUN = LaunchEnvironment(
+    "Open MPI's mpirun", 3, 4, 1, 2, serves_mpi=True, brings_meeting_point=False
+)
 
 
 def test_horovodrun() -> None:
-    assert promised(HOROVODRUN) == Promise("horovodrun", 3, 4, 1, 2, serves_mpi=False)
+    assert read_launch_environment(HOROVODRUN) == LaunchEnvironment(
+        "horovodrun", 3, 4, 1, 2, serves_mpi=False
+    )
 
 
 @pytest.mark.parametrize(
-    ("environ", "promise"),
+    ("environ", "launch_env"),
     [(MPIRUN, OF_MPIRUN), (HYDRA, OF_HYDRA), (TORCHRUN, OF_TORCHRUN), (STEP, OF_STEP)],
 )
-def test_a_starter_without_a_meeting_point(environ: dict[str, str], promise: Promise) -> None:
-    assert promised(environ) == promise
+def test_a_launcher_without_a_meeting_point(
+    environ: dict[str, str], launch_env: LaunchEnvironment
+) -> None:
+    assert read_launch_environment(environ) == launch_env
 
 
 @pytest.mark.parametrize("outer", [BATCH, STEP], ids=["sbatch", "srun"])
 @pytest.mark.parametrize(
-    ("inner", "promise"), [(MPIRUN, OF_MPIRUN), (HYDRA, OF_HYDRA), (TORCHRUN, OF_TORCHRUN)]
+    ("inner", "launch_env"), [(MPIRUN, OF_MPIRUN), (HYDRA, OF_HYDRA), (TORCHRUN, OF_TORCHRUN)]
 )
-def test_the_inner_starter_counts(
-    outer: dict[str, str], inner: dict[str, str], promise: Promise
+def test_the_inner_launcher_counts(
+    outer: dict[str, str], inner: dict[str, str], launch_env: LaunchEnvironment
 ) -> None:
     """An mpirun in a batch script starts its daemons by srun; srun may start torchruns."""
-    assert promised({**outer, **inner}) == promise
+    assert read_launch_environment({**outer, **inner}) == launch_env
 
 
 def test_sruns_pmi_variables_are_sruns() -> None:
     pmi2 = {"PMI_FD": "11", "PMI_RANK": "2", "PMI_SIZE": "3", "PMI_JOBID": "7.0"}
     pmix = {"PMIX_RANK": "2", "PMIX_NAMESPACE": "slurm.pmix.7.0"}
-    assert promised({**STEP, **pmi2}) == promised({**STEP, **pmix}) == OF_STEP
+    assert (
+        read_launch_environment({**STEP, **pmi2})
+        == read_launch_environment({**STEP, **pmix})
+        == OF_STEP
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,12 +114,12 @@ def test_sruns_pmi_variables_are_sruns() -> None:
     ids=["nobody", "a batch script", "the batch step", "half of torchrun", "the other half"],
 )
 def test_alone(environ: dict[str, str]) -> None:
-    assert promised(environ) == ALONE
+    assert read_launch_environment(environ) == ALONE
 
 
 def test_a_step_of_one_task() -> None:
     one = {"SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_TASKS_PER_NODE": "1"}
-    found = promised({**BATCH, "SLURM_STEP_ID": "0", **one})
+    found = read_launch_environment({**BATCH, "SLURM_STEP_ID": "0", **one})
     assert (found.rank, found.size, found.local_rank, found.local_size) == (0, 1, 0, 1)
 
 
@@ -117,12 +129,12 @@ def test_a_step_of_one_task() -> None:
 )
 def test_tasks_on_each_node_of_a_step(text: str, node: int, local_size: int) -> None:
     environ = {**STEP, "SLURM_STEP_TASKS_PER_NODE": text, "SLURM_NODEID": str(node)}
-    assert promised(environ).local_size == local_size
+    assert read_launch_environment(environ).local_size == local_size
 
 
 def test_tasks_in_another_notation() -> None:
     with pytest.raises(HvdtoolsError, match=r"SLURM_STEP_TASKS_PER_NODE='2 each'"):
-        promised({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2 each"})
+        read_launch_environment({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2 each"})
 
 
 def test_what_the_rendezvous_set_is_not_horovodruns() -> None:
@@ -131,17 +143,17 @@ def test_what_the_rendezvous_set_is_not_horovodruns() -> None:
         "HOROVOD_GLOO_RENDEZVOUS_PORT": "4000",
     }
     after = {**STEP, **HOROVODRUN, **meeting_point, MET: "10.0.0.1:4000"}
-    assert promised(after) == OF_STEP
+    assert read_launch_environment(after) == OF_STEP
     # A horovodrun started by such a rank names a meeting point of its own.
     below = {**after, "HOROVOD_GLOO_RENDEZVOUS_PORT": "5000"}
-    assert promised(below).starter == "horovodrun"
+    assert read_launch_environment(below).launcher == "horovodrun"
 
 
 def test_what_the_launcher_expects() -> None:
-    found = promised({**STEP, "HVDTOOLS_SIZE": "3", "HVDTOOLS_NODES": "2"})
+    found = read_launch_environment({**STEP, "HVDTOOLS_SIZE": "3", "HVDTOOLS_NODES": "2"})
     assert found == replace(OF_STEP, expect_size=3, expect_nodes=2)
     with pytest.raises(HvdtoolsError, match="HVDTOOLS_NODES is 'two'"):
-        promised({"HVDTOOLS_NODES": "two"})
+        read_launch_environment({"HVDTOOLS_NODES": "two"})
 
 
 @pytest.mark.parametrize(
@@ -155,19 +167,19 @@ def test_what_the_launcher_expects() -> None:
 )
 def test_a_missing_variable_is_named(environ: dict[str, str], missing: str) -> None:
     with pytest.raises(HvdtoolsError, match=f"but not {missing}"):
-        promised({name: value for name, value in environ.items() if name != missing})
+        read_launch_environment({name: value for name, value in environ.items() if name != missing})
 
 
 def test_ranks_of_an_unknown_pmi() -> None:
     with pytest.raises(HvdtoolsError, match="but not MPI_LOCALRANKID, MPI_LOCALNRANKS"):
-        promised({"PMI_RANK": "1", "PMI_SIZE": "4"})
+        read_launch_environment({"PMI_RANK": "1", "PMI_SIZE": "4"})
 
 
 def test_mpich_with_a_pmi_port() -> None:
     with pytest.raises(HvdtoolsError, match="leave that option out"):
-        promised({"PMI_PORT": "vm:39041", "PMI_ID": "0", "MPI_LOCALRANKID": "0"})
+        read_launch_environment({"PMI_PORT": "vm:39041", "PMI_ID": "0", "MPI_LOCALRANKID": "0"})
 
 
 def test_a_variable_that_is_no_number() -> None:
     with pytest.raises(HvdtoolsError, match="OMPI_COMM_WORLD_SIZE='many'"):
-        promised({**MPIRUN, "OMPI_COMM_WORLD_SIZE": "many"})
+        read_launch_environment({**MPIRUN, "OMPI_COMM_WORLD_SIZE": "many"})

@@ -20,12 +20,13 @@ from doctor_clusters import (
 from doctor_machines import GIB
 from rich.console import Console
 
+from hvdtools.build.query import TIMED_OUT, Answer
 from hvdtools.doctor.cluster.ask import read
-from hvdtools.doctor.cluster.blame import Blame
 from hvdtools.doctor.cluster.check import ClusterCheck, last_words
-from hvdtools.doctor.cluster.compare import compare, listed, row, sentence
+from hvdtools.doctor.cluster.compare import compare, difference_in_words, listed, row
 from hvdtools.doctor.cluster.describe import rows
 from hvdtools.doctor.cluster.facts import Cluster, read_host_facts
+from hvdtools.doctor.cluster.fault_isolation import FaultIsolation
 from hvdtools.doctor.cluster.findings import examine
 from hvdtools.doctor.cluster.findings_checks import examine_checks
 from hvdtools.doctor.cluster.findings_network import common_interfaces
@@ -35,7 +36,6 @@ from hvdtools.doctor.cluster.show import show
 from hvdtools.doctor.facts_host import Interface, Memory
 from hvdtools.doctor.finding import Finding
 from hvdtools.doctor.report import worst
-from hvdtools.engine.ask import TIMED_OUT, Answer
 from hvdtools.launch.hosts import Host
 
 SOUND = sound_cluster()
@@ -47,7 +47,7 @@ DOCKER = Interface("docker0", True, ("172.17.0.1",), 0, 1500, ("172.17.0.0/16",)
 def said(cluster: Cluster, level: str, subject: str) -> str:
     """The findings of this level and subject in one text."""
     found = [each for each in examine(cluster) if (each.level, each.subject) == (level, subject)]
-    return "\n".join(f"{each.sentence} → {each.remedy}" for each in found)
+    return "\n".join(f"{each.message} → {each.remedy}" for each in found)
 
 
 def test_sound_hosts_have_nothing_to_mend_or_to_note() -> None:
@@ -61,7 +61,7 @@ MORE_DOCKER = with_nic(
     nic("eth1", 2),
     DOCKER,
 )
-BROKEN = [
+ERRORS = [
     (
         with_version(SOUND, "host3", "torch", "2.12.0"),
         "torch",
@@ -130,12 +130,12 @@ BROKEN = [
         "(eth0, eth1)",
     ),
     (
-        changed(SOUND, "host2", findings=(Finding("broken", "torch", "x fails", "mend x"),)),
+        changed(SOUND, "host2", findings=(Finding("error", "torch", "x fails", "fix x"),)),
         "torch",
-        "host2: x fails → mend x",
+        "host2: x fails → fix x",
     ),
 ]
-NOTES = [
+WARNINGS = [
     (
         with_network(SOUND, "host2", host_addresses=("127.0.1.1",)),
         "names",
@@ -210,15 +210,15 @@ NOTES = [
 ]
 
 
-@pytest.mark.parametrize(("cluster", "subject", "words"), BROKEN)
-def test_what_stops_a_run_is_broken(cluster: Cluster, subject: str, words: str) -> None:
-    assert words in said(cluster, "broken", subject)
+@pytest.mark.parametrize(("cluster", "subject", "words"), ERRORS)
+def test_what_stops_a_run_is_an_error(cluster: Cluster, subject: str, words: str) -> None:
+    assert words in said(cluster, "error", subject)
 
 
-@pytest.mark.parametrize(("cluster", "subject", "words"), NOTES)
+@pytest.mark.parametrize(("cluster", "subject", "words"), WARNINGS)
 def test_what_a_run_can_live_with_is_a_note(cluster: Cluster, subject: str, words: str) -> None:
-    assert words in said(cluster, "note", subject)
-    assert worst(examine(cluster)) == "note"
+    assert words in said(cluster, "warning", subject)
+    assert worst(examine(cluster)) == "warning"
 
 
 def test_no_news_is_made_of_what_is_right() -> None:
@@ -238,8 +238,8 @@ def test_no_news_is_made_of_what_is_right() -> None:
 def test_what_all_hosts_have_to_mend_is_said_once() -> None:
     cluster = SOUND
     for host in SOUND.facts:
-        cluster = changed(cluster, host, findings=(Finding("note", "memory", "low", "more"),))
-    assert said(cluster, "note", "memory") == "all 4 hosts: low → more"
+        cluster = changed(cluster, host, findings=(Finding("warning", "memory", "low", "more"),))
+    assert said(cluster, "warning", "memory") == "all 4 hosts: low → more"
 
 
 def test_hosts_are_compared_by_majority() -> None:
@@ -249,9 +249,9 @@ def test_hosts_are_compared_by_majority() -> None:
     many = compare({f"h{n}": str(n % 5 if n < 10 else 9) for n in range(60)})
     assert many.usual == "9" and row(many).startswith("9; h0 and h5: 0; h1 and h6: 1; h2 and h7: 2")
     assert row(many).endswith("and 2 more kinds")
-    assert sentence("X", compare({"a": "1", "b": "2", "c": "2", "d": "3", "e": "2"})) == (
-        "a has X 1, d 3, the 3 others 2"
-    )
+    assert difference_in_words(
+        "X", compare({"a": "1", "b": "2", "c": "2", "d": "3", "e": "2"})
+    ) == ("a has X 1, d 3, the 3 others 2")
     assert listed([f"h{n}" for n in range(64)]) == "h0, h1, h2 and 61 more"
     assert listed(["a", "b", "c", "d"]) == "a, b, c and d"
 
@@ -279,7 +279,7 @@ def test_a_host_s_answer_is_read_back_as_it_was() -> None:
 def test_a_host_that_gives_no_facts_has_a_problem(said: Answer | None, words: str) -> None:
     answer = read(Host("host1"), said, "ssh", 0.0)
     assert answer.facts is None and answer.problem is not None
-    assert words in answer.problem.sentence and answer.problem.remedy
+    assert words in answer.problem.message and answer.problem.remedy
 
 
 CHECKS = (
@@ -290,35 +290,49 @@ CHECKS = (
         "exit status 1",
         ("ConnectionRefusedError: no",),
         5.0,
-        Blame(("host3",), (), "host1"),
+        FaultIsolation(("host3",), (), "host1"),
     ),
 )
 
 
 def test_the_host_that_breaks_the_all_reduce_is_named() -> None:
     good, bad = examine_checks(SOUND, CHECKS)
-    assert (good.level, bad.level) == ("ok", "broken")
-    assert bad.sentence.endswith("host3 breaks it: the others add up without, and it works alone")
+    assert (good.level, bad.level) == ("ok", "error")
+    assert bad.message.endswith("host3 breaks it: the others add up without, and it works alone")
     assert "network between host3 and host1" in bad.remedy
     (partly,) = examine_checks(SOUND, (replace(CHECKS[0], hosts=("host1", "host2", "host3")),))
-    assert "(without host4)" in partly.sentence
+    assert "(without host4)" in partly.message
     (none,) = examine_checks(SOUND, ())
-    assert none.level == "note"
+    assert none.level == "warning"
 
 
 @pytest.mark.parametrize(
-    ("blame", "sentence", "remedy"),
+    ("isolation", "message", "remedy"),
     [
-        (Blame(("a", "b"), ("a", "b"), "c"), "a and b break it", "hvdtools doctor --np 2` on a"),
-        (Blame(good="a", groups=True), "but not all at once", "limits"),
-        (Blame(suspects=("a", "b")), "No two of a and b work together", "--interface"),
-        (Blame(alone=("a", "b"), suspects=("a", "b")), "a and b cannot even do it alone", "--np 2"),
-        (Blame(good="a", suspects=("b", "c")), "Time was up; b and c may break it", "--hosts"),
+        (
+            FaultIsolation(("a", "b"), ("a", "b"), "c"),
+            "a and b break it",
+            "hvdtools doctor --np 2` on a",
+        ),
+        (FaultIsolation(good="a", groups=True), "but not all at once", "limits"),
+        (FaultIsolation(suspects=("a", "b")), "No two of a and b work together", "--interface"),
+        (
+            FaultIsolation(alone=("a", "b"), suspects=("a", "b")),
+            "a and b cannot even do it alone",
+            "--np 2",
+        ),
+        (
+            FaultIsolation(good="a", suspects=("b", "c")),
+            "Time was up; b and c may break it",
+            "--hosts",
+        ),
     ],
 )
-def test_what_smaller_groups_told_is_said(blame: Blame, sentence: str, remedy: str) -> None:
-    (found,) = examine_checks(SOUND, (replace(CHECKS[1], blame=blame),))
-    assert sentence in found.sentence and remedy in found.remedy
+def test_what_smaller_groups_told_is_said(
+    isolation: FaultIsolation, message: str, remedy: str
+) -> None:
+    (found,) = examine_checks(SOUND, (replace(CHECKS[1], isolation=isolation),))
+    assert message in found.message and remedy in found.remedy
 
 
 def test_the_words_that_name_an_error_are_kept() -> None:
@@ -327,7 +341,7 @@ def test_the_words_that_name_an_error_are_kept() -> None:
     assert last_words(f"a\nb\n{noise}") == ("a", "b")
 
 
-ALL = [SOUND, sound_cluster(64), *(case[0] for case in BROKEN), *(case[0] for case in NOTES)]
+ALL = [SOUND, sound_cluster(64), *(case[0] for case in ERRORS), *(case[0] for case in WARNINGS)]
 
 
 @pytest.mark.parametrize("columns", [80, 100])
@@ -340,18 +354,18 @@ def test_every_cluster_fits_one_screen(columns: int) -> None:
         assert len(lines) <= 40 and max(map(len, lines)) <= columns
         flat = " ".join(out.getvalue().split())
         for finding in findings:
-            if finding.level == "broken":
-                assert f"{finding.subject}: {finding.sentence}" in flat
+            if finding.level == "error":
+                assert f"{finding.subject}: {finding.message}" in flat
                 assert f"→ {finding.remedy}" in flat
-    assert "host3: 2.12.0" in dict(rows(BROKEN[0][0]))["torch"]
+    assert "host3: 2.12.0" in dict(rows(ERRORS[0][0]))["torch"]
 
 
 def test_json_has_an_object_for_each_host() -> None:
     cluster = unreached(SOUND, "host4")
     whole = json.loads(to_json(ClusterReport(cluster, examine(cluster), CHECKS)))
-    assert (whole["schema"], whole["level"], whole["facts"]) == (2, "broken", None)
+    assert (whole["schema"], whole["level"], whole["facts"]) == (3, "error", None)
     assert [host["name"] for host in whole["hosts"]] == ["host1", "host2", "host3", "host4"]
     assert whole["hosts"][0]["facts"]["versions"]["torch"] == "2.13.0"
     assert "findings" not in whole["hosts"][0]["facts"]
     assert whole["hosts"][3]["facts"] is None and "host4" in whole["hosts"][3]["problem"]
-    assert whole["checks"][1]["blame"]["hosts"] == ["host3"]
+    assert whole["checks"][1]["isolation"]["hosts"] == ["host3"]

@@ -35,14 +35,14 @@ def network(facts: Facts, **changes: object) -> Facts:
 def said(facts: Facts, level: str, subject: str) -> str:
     """The findings of this level and subject in one text."""
     found = [each for each in examine(facts) if (each.level, each.subject) == (level, subject)]
-    return "\n".join(f"{each.sentence} → {each.remedy}" for each in found)
+    return "\n".join(f"{each.message} → {each.remedy}" for each in found)
 
 
 def test_a_sound_cpu_host_has_nothing_to_mend() -> None:
     findings = examine(CPU_HOST)
-    assert worst(findings) == "note"
-    assert [each.sentence for each in findings if each.remedy] == []
-    (lacks,) = [each.sentence for each in findings if each.subject == "a GPU run"]
+    assert worst(findings) == "warning"
+    assert [each.message for each in findings if each.remedy] == []
+    (lacks,) = [each.message for each in findings if each.subject == "a GPU run"]
     for part in ("GPU and its driver", "CUDA build", "nvcc", "NCCL's header", "NCCL in Horovod"):
         assert part in lacks
 
@@ -51,7 +51,7 @@ def test_a_sound_gpu_host_has_nothing_to_mend_or_to_note() -> None:
     assert worst(examine(GPU_HOST)) == "ok"
 
 
-BROKEN = [
+ERRORS = [
     (replace(CPU_HOST, frameworks=(), loads=()), "Horovod", "neither torch nor", "install PyTorch"),
     (replace(CPU_HOST, horovod=None), "Horovod", "not installed", "hvdtools build"),
     (with_horovod(CPU_HOST, missing=("psutil>=5.9",)), "Horovod", "psutil", "pip install"),
@@ -156,17 +156,17 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("facts", "subject", "sentence", "remedy"), BROKEN)
-def test_what_is_broken_is_named_with_its_remedy(
-    facts: Facts, subject: str, sentence: str, remedy: str
+@pytest.mark.parametrize(("facts", "subject", "message", "remedy"), ERRORS)
+def test_errors_are_named_with_its_remedy(
+    facts: Facts, subject: str, message: str, remedy: str
 ) -> None:
-    found = said(facts, "broken", subject)
-    assert sentence in found
+    found = said(facts, "error", subject)
+    assert message in found
     assert remedy in found
-    assert worst(examine(facts)) == "broken"
+    assert worst(examine(facts)) == "error"
 
 
-NOTES = [
+WARNINGS = [
     (
         with_horovod(CPU_HOST, built_for={"torch": "2.13.0+cpu"}),
         "tensorflow",
@@ -265,10 +265,10 @@ NOTES = [
 ]
 
 
-@pytest.mark.parametrize(("facts", "subject", "words"), NOTES)
+@pytest.mark.parametrize(("facts", "subject", "words"), WARNINGS)
 def test_what_a_run_can_live_with_is_a_note(facts: Facts, subject: str, words: str) -> None:
-    assert words in said(facts, "note", subject)
-    assert worst(examine(facts)) == "note"
+    assert words in said(facts, "warning", subject)
+    assert worst(examine(facts)) == "warning"
 
 
 def test_horovod_for_one_mpi_starts_under_its_kin() -> None:
@@ -329,7 +329,7 @@ def test_links_are_counted_by_pair() -> None:
     assert describe_links(mixed) == "SYS (2 pairs), NV4 (1 pair)"
 
 
-def test_a_failed_all_reduce_is_broken_and_says_why() -> None:
+def test_a_failed_all_reduce_is_an_error_and_says_why() -> None:
     checks = (
         Check("torch over Gloo, 2 ranks", "", (), 5.1),
         Check(
@@ -340,18 +340,18 @@ def test_a_failed_all_reduce_is_broken_and_says_why() -> None:
         ),
     )
     good, bad = examine_checks(CPU_HOST, 2, checks)
-    assert (good.level, bad.level) == ("ok", "broken")
-    assert "exit status 1 after 4.0 s: the ranks did not find one another" in bad.sentence
+    assert (good.level, bad.level) == ("ok", "error")
+    assert "exit status 1 after 4.0 s: the ranks did not find one another" in bad.message
     assert "hvdtools build" in bad.remedy
 
 
 def test_nccl_is_said_to_be_left_out_where_gpus_are_too_few() -> None:
     checks = (Check("torch over Gloo, 3 ranks", "", (), 5.1),)
     *_, last = examine_checks(GPU_HOST, 3, checks)
-    assert last == Finding("note", "all-reduce", "torch over NCCL was not run: 3 ranks, 2 GPUs")
+    assert last == Finding("warning", "all-reduce", "torch over NCCL was not run: 3 ranks, 2 GPUs")
 
 
-ALL = [CPU_HOST, GPU_HOST, *(case[0] for case in BROKEN), *(case[0] for case in NOTES)]
+ALL = [CPU_HOST, GPU_HOST, *(case[0] for case in ERRORS), *(case[0] for case in WARNINGS)]
 
 
 @pytest.mark.parametrize("columns", [80, 100])
@@ -366,21 +366,21 @@ def test_every_machine_fits_one_screen(columns: int) -> None:
         subjects = {subject for subject, _ in rows(facts)}
         for finding in report.findings:
             assert finding.subject in subjects
-            # Whoever reads the screen sees what is to be mended, and how.
-            if finding.level == "broken":
+            # Whoever reads the screen sees what is to be fixed, and how.
+            if finding.level == "error":
                 flat = " ".join(out.getvalue().split())
-                assert f"{finding.subject}: {' '.join(finding.sentence.split())}" in flat
+                assert f"{finding.subject}: {' '.join(finding.message.split())}" in flat
                 assert f"→ {finding.remedy}" in flat
 
 
-def test_the_verdict_counts_what_is_broken() -> None:
+def test_the_verdict_counts_errors() -> None:
     two = with_horovod(CPU_HOST, controllers=(), missing=("cffi>=1.15",))
-    assert verdict(Report(two, examine(two))).startswith("2 things are broken")
-    assert verdict(Report(CPU_HOST, examine(CPU_HOST))).startswith("Nothing is broken")
+    assert verdict(Report(two, examine(two))).startswith("2 errors")
+    assert verdict(Report(CPU_HOST, examine(CPU_HOST))).startswith("No errors.")
 
 
 def test_json_holds_the_facts_and_no_other_variable() -> None:
     whole = json.loads(to_json(Report(GPU_HOST, examine(GPU_HOST))))
-    assert (whole["schema"], whole["level"], whole["checks"]) == (2, "ok", None)
+    assert (whole["schema"], whole["level"], whole["checks"]) == (3, "ok", None)
     assert whole["facts"]["gpus"]["cards"][0] == {"name": "NVIDIA H200", "memory_bytes": 141 * GIB}
     assert whole["facts"]["mpi"]["path"] == "/bin/mpirun"

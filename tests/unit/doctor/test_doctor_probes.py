@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from hvdtools.build.query import TIMED_OUT, Answer, query
 from hvdtools.doctor.facts import Load
 from hvdtools.doctor.facts_host import Card, Gpus, Port
 from hvdtools.doctor.probe import find_cores, find_memory
@@ -19,8 +20,7 @@ from hvdtools.doctor.probe_gpu import find_gpus, read_links
 from hvdtools.doctor.probe_load import load, read
 from hvdtools.doctor.probe_network import find_interfaces, find_network, find_ports
 from hvdtools.doctor.probe_slurm import find_slurm, read_kinds
-from hvdtools.engine.ask import TIMED_OUT, Answer, hear
-from hvdtools.launch import look_around
+from hvdtools.launch import detect_host
 
 # As `nvidia-smi topo -m` prints it: tabs, the heading underlined on a terminal, NICs beside GPUs.
 TOPOLOGY = """\
@@ -157,19 +157,19 @@ def test_an_mpirun_that_does_not_start_is_no_crash(
     (tmp_path / "mpirun").write_bytes(b"\0 not a program")
     (tmp_path / "mpirun").chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    found = look_around().mpirun
+    found = detect_host().mpirun
     assert found is not None
     assert found.flavour.startswith("nothing: ") and "Exec format error" in found.flavour
 
 
 def child(script: str, patience_s: float = 30) -> Answer:
-    answer = hear([sys.executable, "-c", script], patience_s)
+    answer = query([sys.executable, "-c", script], patience_s)
     assert answer is not None
     return answer
 
 
 def test_a_program_is_heard_to_its_end_or_to_its_limit() -> None:
-    assert hear(["no-such-program"]) is None
+    assert query(["no-such-program"]) is None
     both = child("import sys; print('out', flush=True); sys.exit('err')")
     assert both == Answer(1, "out\nerr\n")
     late = child("import time; print('out', flush=True); time.sleep(60)", patience_s=2)

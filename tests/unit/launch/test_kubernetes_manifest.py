@@ -268,7 +268,7 @@ def test_workers_and_slots(fields: dict[str, Any], workers: int, slots: int) -> 
         ({"mpi": "Intel"}, "MPICH, OpenMPI"),
         ({"ttl": -1}, "--ttl -1"),
         ({"timeout_s": 1e12}, "--timeout"),
-        ({"starter": "horovodrun"}, "--with horovodrun"),
+        ({"launcher": "horovodrun"}, "--launcher horovodrun"),
         ({"oversubscribe": True}, "Kubernetes cannot follow --oversubscribe"),
         ({"distribution": "cyclic"}, "--distribution"),
         ({"bind": "numa"}, "--bind"),
@@ -293,7 +293,7 @@ def test_the_longest_name_fits() -> None:
 def test_every_field_of_a_job_is_used_or_refused() -> None:
     import dataclasses
 
-    used = {"command", "ranks", "starter", "env", "on", "nodes", "ranks_per_node", "gpus_per_node",
+    used = {"command", "ranks", "launcher", "env", "on", "nodes", "ranks_per_node", "gpus_per_node",
             "cpus_per_rank", "interface", "name", "timeout_s", "restarts"}  # fmt: skip
     fields = {field.name for field in dataclasses.fields(JobSpec)}
     assert fields == used | set(manifest._CANNOT)

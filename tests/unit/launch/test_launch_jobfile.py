@@ -28,7 +28,7 @@ def test_a_file_says_what_flags_say(tmp_path: Path) -> None:
         tmp_path,
         """
         hosts = "a:2,b:2"
-        with = "mpirun"
+        launcher = "mpirun"
         timeout = 60
         show-binding = true
         pass = ["--mca", "x"]
@@ -48,6 +48,18 @@ def test_a_file_says_what_flags_say(tmp_path: Path) -> None:
         timeout_s=60,
         pass_on=("--mca", "x"),
     )
+
+
+def test_old_names_work_with_a_warning(tmp_path: Path) -> None:
+    file = written(tmp_path, 'ranks = 2\nwith = "mpirun"\ncommand = ["true"]')
+    for words in (("--job", str(file)), ("-n", "2", "--with", "mpirun", "--", "true")):
+        done = subprocess.run(
+            [HVDTOOLS, "launch", "--dry-run", *words], capture_output=True, text=True, check=True
+        )
+        assert "mpirun -n 2 " in done.stdout
+        assert "with is now called " in done.stderr and "launcher; " in done.stderr
+    helped = subprocess.run([HVDTOOLS, "launch", "--help"], capture_output=True, text=True)
+    assert "--launcher" in helped.stdout and "--with" not in helped.stdout
 
 
 @pytest.mark.parametrize(

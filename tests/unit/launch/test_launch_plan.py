@@ -54,17 +54,17 @@ OVER_HOSTS = {
     "-x HOROVOD_CONTROLLER -x HOROVOD_CPU_OPERATIONS -x PYTHONUNBUFFERED -x HVDTOOLS_SIZE "
     "-x HVDTOOLS_NODES -x HVDTOOLS_INTERFACE -x HOROVOD_GLOO_IFACE -x GLOO_SOCKET_IFNAME "
     "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b "
-    "/env/bin/python -m hvdtools.in_rank --watch -- ./run",
+    "/env/bin/python -m hvdtools.rank_wrapper --watch -- ./run",
     "mpirun of 4": "/env/bin/mpirun -n 3 --host a:2,b:2 --mca plm rsh --map-by node --bind-to none "
     "--mca btl_tcp_if_include eth1 --mca oob_tcp_if_include eth1 --tag-output "
     "-x HOROVOD_CONTROLLER -x HOROVOD_CPU_OPERATIONS -x PYTHONUNBUFFERED -x HVDTOOLS_SIZE "
     "-x HVDTOOLS_NODES -x HVDTOOLS_INTERFACE -x HOROVOD_GLOO_IFACE -x GLOO_SOCKET_IFNAME "
     "-x NCCL_SOCKET_IFNAME -x OMP_NUM_THREADS -x A --mca a b "
-    "/env/bin/python -m hvdtools.in_rank --watch -- ./run",
+    "/env/bin/python -m hvdtools.rank_wrapper --watch -- ./run",
     "MPICH": "/env/bin/mpirun -iface eth1 --mca a b -launcher ssh -hosts a,b -ppn 1 -n 3 "
-    "/env/bin/python -m hvdtools.in_rank --watch --tag -- ./run",
+    "/env/bin/python -m hvdtools.rank_wrapper --watch --tag -- ./run",
     "Intel MPI": "/env/bin/mpirun -iface eth1 --mca a b -launcher ssh -hosts a,b -ppn 1 -n 3 "
-    "/env/bin/python -m hvdtools.in_rank --watch --tag -- ./run",
+    "/env/bin/python -m hvdtools.rank_wrapper --watch --tag -- ./run",
 }
 MPIRUNS = {
     "mpirun": ("Open MPI", (5, 0, 11), "mpi", ()),
@@ -106,7 +106,7 @@ def test_horovodrun_over_hosts_word_for_word() -> None:
     assert shlex.join(make_plan(spec, MACHINE).argv) == (
         "/env/bin/python -m hvdtools.launch.start_horovodrun --gloo -np 3 -H a:2,b:2 "
         "--network-interfaces eth1 sh -c "
-        "'exec /env/bin/python -m hvdtools.in_rank --watch -- ./run '\"'\"'x y'\"'\"''"
+        "'exec /env/bin/python -m hvdtools.rank_wrapper --watch -- ./run '\"'\"'x y'\"'\"''"
     )
 
 
@@ -167,14 +167,14 @@ def test_a_step_of_a_slurm_job_word_for_word() -> None:
         "--kill-on-bad-exit=1 --label --mpi=pmi2 --cpu-bind=none --nodes=2 --ntasks=4 "
         "--ntasks-per-node=2 --cpus-per-task=3 ./run"
     )
-    over_mpi = make_plan(replace(spec, starter="mpirun"), IN_SLURM).argv
+    over_mpi = make_plan(replace(spec, launcher="mpirun"), IN_SLURM).argv
     assert over_mpi[:5] == ("/env/bin/mpirun", "-n", "4", "--map-by", "slot")
 
 
 @pytest.mark.parametrize(
     ("spec", "machine", "says"),
     [
-        (JobSpec(("x",), 1, "horovodrun", on=Slurm()), IN_SLURM, "use --with srun"),
+        (JobSpec(("x",), 1, "horovodrun", on=Slurm()), IN_SLURM, "use --launcher srun"),
         (JobSpec(("x",), 1, on=Slurm(partition="p")), IN_SLURM, "--partition is for a new job"),
         (JobSpec(("x",), 1, on=Slurm()), replace(IN_SLURM, srun=None), "There is no srun"),
     ],
@@ -187,18 +187,18 @@ def test_what_a_step_of_a_slurm_job_cannot_be(spec: JobSpec, machine: Machine, s
 def test_a_bound_rank_is_bound_in_the_rank() -> None:
     spec = JobSpec(("./run",), 2, bind="cores", cpus_per_rank=2, show_binding=True)
     assert make_plan(spec, MACHINE).argv[-10:] == (
-        "/env/bin/python", "-m", "hvdtools.in_rank", "--bind", "cores", "--cpus", "2",
+        "/env/bin/python", "-m", "hvdtools.rank_wrapper", "--bind", "cores", "--cpus", "2",
         "--show", "--", "./run",
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("starter", ["mpirun", "horovodrun"])
-def test_hostile_words_survive_the_text(starter: str) -> None:
-    plan = make_plan(JobSpec(HOSTILE, 1, starter, (("V", "a\n'b';"),)), MACHINE)
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
+def test_hostile_words_survive_the_text(launcher: str) -> None:
+    plan = make_plan(JobSpec(HOSTILE, 1, launcher, (("V", "a\n'b';"),)), MACHINE)
     words = shlex.split(plan.text())
     assert "V=a\n'b';" in words
     assert words[-len(plan.argv) :] == list(plan.argv)
-    inner = shlex.split(plan.argv[-1])[1:] if starter == "horovodrun" else plan.argv
+    inner = shlex.split(plan.argv[-1])[1:] if launcher == "horovodrun" else plan.argv
     assert tuple(inner[-len(HOSTILE) :]) == HOSTILE
 
 
@@ -251,7 +251,7 @@ def test_auto_prefers_mpi_and_says_why() -> None:
         (replace(MACHINE, mpirun=None), "there is no mpirun beside this Python or on PATH"),
     ):
         plan = make_plan(JobSpec(("./run",), 1), machine)
-        assert plan.starter == "horovodrun"
+        assert plan.launcher == "horovodrun"
         assert plan.note.startswith("1 rank on this machine with horovodrun")
         assert plan.note.endswith(f"not with mpirun: {why}")
 
@@ -261,10 +261,10 @@ OTHER = read_mpirun_version("/usr/bin/mpirun", "MVAPICH says hello\n")
 
 
 @pytest.mark.parametrize(
-    ("starter", "machine", "says"),
+    ("launcher", "machine", "says"),
     [
         ("auto", replace(MACHINE, horovod=None, controllers=()), "hvdtools build"),
-        ("auto", replace(MACHINE, mpirun=None, controllers=("mpi",)), "Neither starter can work"),
+        ("auto", replace(MACHINE, mpirun=None, controllers=("mpi",)), "Neither launcher can work"),
         ("mpirun", replace(MACHINE, mpirun=None), r"pip install 'hvdtools\[mpi\]'"),
         ("mpirun", replace(MACHINE, mpirun=OLD), "Open MPI 3.1.6"),
         ("mpirun", replace(MACHINE, mpirun=OTHER), "MVAPICH says hello"),
@@ -278,9 +278,9 @@ OTHER = read_mpirun_version("/usr/bin/mpirun", "MVAPICH says hello\n")
         ("horovodrun", replace(MACHINE, controllers=("mpi",)), "built without Gloo"),
     ],
 )
-def test_a_starter_that_cannot_work_here(starter: str, machine: Machine, says: str) -> None:
+def test_a_launcher_that_cannot_work_here(launcher: str, machine: Machine, says: str) -> None:
     with pytest.raises(HvdtoolsError, match=says):
-        make_plan(JobSpec(("./run",), 1, starter), machine)
+        make_plan(JobSpec(("./run",), 1, launcher), machine)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_a_starter_that_cannot_work_here(starter: str, machine: Machine, says: s
         {"command": ()},
         {"command": ("",)},
         {"command": ("a\0b",)},
-        {"starter": "rsh"},
+        {"launcher": "rsh"},
         {"nodes": 2},
         {"nodes": 0},
         {"on": TWO_HOSTS, "nodes": 2, "ranks_per_node": 2, "ranks": 3},

@@ -15,10 +15,10 @@ import pytest
 
 from hvdtools.cpus import cpu_list, read_cpu_list, usable_cpus
 from hvdtools.errors import HvdtoolsError
-from hvdtools.in_rank.binding import Layout, choose, find_layout, in_words
-from hvdtools.in_rank.gpus import Gpu, gpu_of, read_cards
-from hvdtools.in_rank.words import bound, read_ending, watched
-from hvdtools.topology import Promise
+from hvdtools.rank_wrapper.binding import Layout, choose, find_layout, in_words
+from hvdtools.rank_wrapper.gpus import Gpu, gpu_of, read_cards
+from hvdtools.rank_wrapper.words import bound, read_ending, watched
+from hvdtools.topology import LaunchEnvironment
 
 PYTHON = sys.executable
 RANK_3 = {
@@ -43,6 +43,14 @@ def test_it_says_how_the_program_ended(script: str, code: int) -> None:
     assert told == ([(0, code)] if code else [])
     assert read_ending("exit code 3") is None
     assert read_ending("half a line\0hvdtools: rank 12 ended with exit code 3") == (12, 3)
+
+
+def test_its_old_name_works_in_saved_scripts() -> None:
+    words = watched(PYTHON, ("sh", "-c", "echo out; exit 3"))
+    old = ["hvdtools.in_rank" if word == "hvdtools.rank_wrapper" else word for word in words]
+    assert old != list(words)
+    done = run(*old)
+    assert (done.returncode, done.stdout) == (3, "out\n") and "exit code 3" in done.stderr
 
 
 def test_a_program_that_is_not_there() -> None:
@@ -116,7 +124,7 @@ NEAR = [TWO_NODES.numa[1], TWO_NODES.numa[1], TWO_NODES.numa[0], TWO_NODES.numa[
 
 
 def chosen(kind: str, local_rank: int, size: int, wanted: int | None = None) -> str:
-    place = Promise("x", local_rank, size, local_rank, size, serves_mpi=False)
+    place = LaunchEnvironment("x", local_rank, size, local_rank, size, serves_mpi=False)
     return cpu_list(choose(kind, place, TWO_NODES, NEAR, wanted))
 
 

@@ -1,4 +1,4 @@
-"""launch/*.sh are the saved form of the plans: held equal by running them with a fake starter."""
+"""launch/*.sh are the saved form of the plans: held equal by running them with a fake launcher."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from paths import SCRIPTS
 
-from hvdtools.in_rank import words as in_rank
-from hvdtools.launch import JobSpec, look_around, make_plan
+from hvdtools.launch import JobSpec, detect_host, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts
 from hvdtools.mpi import Mpirun
+from hvdtools.rank_wrapper import words as rank_wrapper
 
 OURS = (
     "HOROVOD_CONTROLLER",
@@ -30,7 +30,7 @@ HOSTILE = ("./run", 'say "hi"', "it's", "; echo foo", "$HOME", "new\nline\n", ""
 
 
 def asked_for(folder: Path, script: str, version: str, *words: str) -> tuple[list[str], list[str]]:
-    """The words and the variables that the script's starter is called with."""
+    """The words and the variables that the script's launcher is called with."""
     fake = folder / script.removesuffix(".sh")
     fake.write_text(
         "#!/bin/bash\n"
@@ -51,31 +51,31 @@ def asked_for(folder: Path, script: str, version: str, *words: str) -> tuple[lis
 
 
 def machine_with(version: tuple[int, ...]) -> Machine:
-    here = look_around()
+    here = detect_host()
     mpirun = Mpirun("mpirun", "Open MPI", version)
     return Machine(here.slots, here.is_root, "python", mpirun, "0.28.1", ("mpi", "gloo"))
 
 
-@pytest.mark.parametrize("starter", ["mpirun", "horovodrun"])
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
 @pytest.mark.parametrize("version", [(5, 0, 11), (4, 1, 8)])
 @pytest.mark.parametrize("extra_ranks", [0, 3])
 def test_script_equals_plan(
-    tmp_path: Path, starter: str, version: tuple[int, ...], extra_ranks: int
+    tmp_path: Path, launcher: str, version: tuple[int, ...], extra_ranks: int
 ) -> None:
     machine = machine_with(version)
     ranks = machine.slots + extra_ranks
-    plan = make_plan(JobSpec(HOSTILE, ranks, starter, oversubscribe=bool(extra_ranks)), machine)
+    plan = make_plan(JobSpec(HOSTILE, ranks, launcher, oversubscribe=bool(extra_ranks)), machine)
     crowd = ["--oversubscribe"] if extra_ranks else []
     argv, env = asked_for(
         tmp_path,
-        f"{starter}.sh",
+        f"{launcher}.sh",
         ".".join(map(str, version)),
         *("-n", str(ranks)),
         *crowd,
         "--",
         *HOSTILE,
     )
-    started_by = {"mpirun": 1, "horovodrun": 3}[starter]  # words: horovodrun's search is left out
+    started_by = {"mpirun": 1, "horovodrun": 3}[launcher]  # words: horovodrun's search is left out
     assert argv == list(plan.argv[started_by:])
     assert sorted(env) == sorted(f"{name}={value}" for name, value in plan.env)
 
@@ -93,7 +93,7 @@ def test_mpirun_sh_over_hosts_equals_the_plan(
     words = (*options, *where, "--", *HOSTILE)
     argv, env = asked_for(tmp_path, "mpirun.sh", ".".join(map(str, version)), *words)
     # The script puts no watch over its ranks, for which hvdtools must be installed.
-    watch = in_rank.watched("python", ())
+    watch = rank_wrapper.watched("python", ())
     end = len(plan.argv) - len(HOSTILE)
     assert plan.argv[end - len(watch) : end] == watch
     assert argv == [*plan.argv[1 : end - len(watch)], *HOSTILE]
@@ -103,8 +103,8 @@ def test_mpirun_sh_over_hosts_equals_the_plan(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--hosts", "a", "true"], "no list of hosts"),
-        (["--hosts", "a:1;reboot:1", "true"], "no list of hosts"),
+        (["--hosts", "a", "true"], "not a list of hosts"),
+        (["--hosts", "a:1;reboot:1", "true"], "not a list of hosts"),
         (["--hosts", "a:1", "-n", "2", "true"], "more than the 1 slots of a:1"),
     ],
 )

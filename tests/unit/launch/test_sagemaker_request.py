@@ -262,7 +262,7 @@ def test_instances(fields: dict[str, Any], instances: int, per_instance: str) ->
         ({"command": ("./a\udcff",)}, "not UTF-8"),
         ({"env": (("A", "x" * 513),)}, "512 characters"),
         ({"env": tuple((f"A{n}", "") for n in range(101))}, "100 of --env"),
-        ({"starter": "mpirun"}, "SageMaker cannot follow --with"),
+        ({"launcher": "mpirun"}, "SageMaker cannot follow --launcher"),
         ({"gpus_per_node": 8}, "--instance-type says it"),
         ({"oversubscribe": True}, "--oversubscribe"),
         ({"distribution": "cyclic"}, "--distribution"),

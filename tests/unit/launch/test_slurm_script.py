@@ -98,7 +98,7 @@ def test_a_sweep_holds_both_scripts() -> None:
     assert "\n".join(line for line in lines if line[:1] in ("+", "-")) == golden.rstrip("\n")
     body = job.split("\nset -uo pipefail\n")[1]
     assert rest == re.sub(r"# >>> `hvdtools launch` .*\n", "", body)
-    assert not re.search(r"^starter_options=|declare -a starter_options=", rest, re.MULTILINE)
+    assert not re.search(r"^launcher_options=|declare -a launcher_options=", rest, re.MULTILINE)
 
 
 @pytest.mark.parametrize("spec", [PLAIN, EVERYTHING, SWEEP], ids=["plain", "everything", "sweep"])
@@ -196,7 +196,7 @@ def test_a_container_has_its_own_python(tmp_path: Path) -> None:
             {"on": Slurm(array="1,2"), "nodes": 4, "ranks_per_node": 1},
             "asks for 2 nodes at most, and --nodes for 4",
         ),
-        ({"starter": "horovodrun", "distribution": "cyclic"}, "knows no --distribution cyclic"),
+        ({"launcher": "horovodrun", "distribution": "cyclic"}, "knows no --distribution cyclic"),
         ({"command": ("python", "\udcff")}, "is not UTF-8"),
     ],
 )

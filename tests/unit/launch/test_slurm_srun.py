@@ -1,4 +1,4 @@
-"""srun as a starter inside an allocation: its command line, its words, and launch/srun.sh."""
+"""srun as a launcher inside an allocation: its command line, its words, and launch/srun.sh."""
 
 from __future__ import annotations
 

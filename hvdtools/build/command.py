@@ -1,0 +1,132 @@
+"""`hvdtools build`: Horovod for the frameworks of this environment, built, proved, kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hvdtools.errors import HvdtoolsError
+from hvdtools.renamed import warn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hvdtools.build.environment import Environment
+    from hvdtools.build.plan import BuildPlan
+    from hvdtools.build.sdist import Sdist
+
+
+def build(
+    frameworks: Annotated[
+        str,
+        typer.Option(help="Build for these, torch,tensorflow; for all installed if unset."),
+    ] = "",
+    gpu: Annotated[
+        str, typer.Option(help="How gradients on GPUs travel: auto, nccl or none.")
+    ] = "auto",
+    cuda_arch: Annotated[
+        str,
+        typer.Option(help="Compute capabilities to compile for, 80,90; the GPUs' here if unset."),
+    ] = "",
+    sdist: Annotated[
+        Path | None, typer.Option(help="Horovod's source archive, instead of the index's.")
+    ] = None,
+    wheel_dir: Annotated[
+        Path | None,
+        typer.Option(help="A folder of wheels and Horovod's source, where there is no network."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Compilers at a time; one a core if unset.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build anew although a wheel is kept.")
+    ] = False,
+    smoke_test: Annotated[
+        bool, typer.Option("--smoke-test", help="Check the sums even if it is up to date.")
+    ] = False,
+    prove: Annotated[bool, typer.Option("--prove", hidden=True)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the commands and stop.")
+    ] = False,
+) -> None:
+    """Build Horovod for the torch and TensorFlow installed here, and test that it works.
+
+    The wheel is kept, so that a second environment of the same versions only installs it.
+    """
+    from rich.console import Console
+
+    from hvdtools.build.detect import detect
+    from hvdtools.build.plan import Options, make_plan
+    from hvdtools.build.sdist import locate
+    from hvdtools.build.show import script
+    from hvdtools.build.wheel import cache_folder
+
+    if prove:
+        warn("option", "--prove", "--smoke-test")
+    cache = cache_folder()
+    source = locate(sdist, wheel_dir, cache)
+    options = Options(
+        cache=cache,
+        frameworks=_listed(frameworks),
+        gpu=gpu,
+        cuda_arch=_listed(cuda_arch),
+        wheel_dir=wheel_dir.resolve() if wheel_dir else None,
+        jobs=jobs,
+    )
+    env = detect()
+    plan = make_plan(options, env, source)
+    if dry_run:
+        typer.echo(script(plan))
+        return
+    console = Console()
+    if not force and _up_to_date(plan, env, console, test_again=smoke_test or prove):
+        return
+    _build(plan, env, source, console, force=force)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _up_to_date(plan: BuildPlan, env: Environment, console: Console, *, test_again: bool) -> bool:
+    from hvdtools import installed
+    from hvdtools.build import smoke_test
+    from hvdtools.build.record import installed_key
+    from hvdtools.build.show import summary
+
+    horovod = installed.find()
+    if horovod is None or installed_key() != plan.key:
+        return False
+    if test_again:
+        smoke_test.run_smoke_tests(plan, env, console)
+    console.print(f"up to date: {summary(horovod)}", highlight=False, soft_wrap=True)
+    return True
+
+
+def _build(
+    plan: BuildPlan, env: Environment, source: Sdist, console: Console, *, force: bool
+) -> None:
+    from hvdtools import installed
+    from hvdtools.build import record, smoke_test
+    from hvdtools.build.show import facts_table, found_table
+    from hvdtools.build.wheel import install_wheel, keep_only_if_it_works, prepare_wheel
+
+    console.print(found_table(env, plan))
+    kept = plan.wheel.exists() and not force
+    what = f"a wheel of this build is kept: {plan.wheel}" if kept else f"log: {plan.log}"
+    console.print(what, markup=False, highlight=False, soft_wrap=True)
+    before = installed.find()
+    try:
+        prepare_wheel(plan, source, force=force, console=console)
+        with keep_only_if_it_works(plan), record.put_back_on_failure(env.python.site):
+            install_wheel(plan, console)
+            record.write(plan, env.python.site)
+            smoke_test.run_smoke_tests(plan, env, console)
+    except HvdtoolsError as error:
+        state = f"Horovod {before.version} is in place as before" if before else "none is installed"
+        raise HvdtoolsError(f"{error} {state[0].upper()}{state[1:]}.") from None
+    horovod = installed.find()
+    assert horovod is not None
+    console.print(facts_table(horovod, env))

@@ -1,0 +1,177 @@
+"""Prove an installed Horovod: real ranks, one all-reduce, the right numbers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hvdtools.build.environment import Environment
+from hvdtools.build.plan import BuildPlan
+from hvdtools.build.run_logged import end_group, scrubbed, start_group
+from hvdtools.errors import HvdtoolsError
+from hvdtools.mpi import Mpirun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LIMIT_S = 120
+RANK_PROGRAM = Path(__file__).parent / "rank_check.py"
+
+# A smoke test is a job of its own on this machine, also inside an allocation or another job.
+_OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "HVDTOOLS_", "OMPI_COMM_", "OMPI_UNIVERSE_")
+
+
+@dataclass(frozen=True)
+class SmokeTest:
+    """One job to run. `device` is "cpu" or "gpu"."""
+
+    framework: str
+    controller: str
+    device: str
+    size: int
+    argv: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """In words: "torch over MPI, 2 ranks"."""
+        over = {"mpi": "MPI", "gloo": "Gloo"}[self.controller]
+        moved = ", NCCL" if self.device == "gpu" else ""
+        return f"{self.framework} over {over}{moved}, {self.size} rank{'s' * (self.size > 1)}"
+
+
+def smoke_tests(plan: BuildPlan, env: Environment) -> Iterator[SmokeTest]:
+    """A job for each framework, controller and device that the plan builds for.
+
+    NCCL is proved with two ranks if there are two GPUs, with one rank if
+    there is one, and not at all where there is none.
+    """
+    sizes = {"cpu": 2}
+    if plan.gpu.operations == "nccl" and env.gpus:
+        sizes["gpu"] = min(2, len(env.gpus))
+    names = [framework.name for framework in plan.frameworks]
+    mpirun = Mpirun(str(env.mpi.mpirun), env.mpi.flavour) if env.mpi else None
+    yield from jobs(names, plan.controllers, sizes, env.python.executable, mpirun)
+
+
+def jobs(
+    frameworks: Iterable[str],
+    controllers: Iterable[str],
+    sizes: Mapping[str, int],
+    python: Path,
+    mpirun: Mpirun | None,
+) -> Iterator[SmokeTest]:
+    """A job for each framework, controller and device; `sizes` is device -> ranks.
+
+    Needs `mpirun` where the controllers include "mpi".
+    """
+    for framework, controller in itertools.product(frameworks, controllers):
+        for device, size in sizes.items():
+            check = (str(RANK_PROGRAM), framework, device, controller, str(size))
+            argv = (*_start(controller, size, python, mpirun), str(python), *check)
+            yield SmokeTest(framework, controller, device, size, argv)
+
+
+def _start(controller: str, size: int, python: Path, mpirun: Mpirun | None) -> tuple[str, ...]:
+    if controller == "gloo":
+        run = (str(python), "-m", "horovod.runner.launch", "--gloo")
+        return (*run, "-np", str(size), "-H", f"localhost:{size}")
+    assert mpirun is not None
+    # More ranks than cores must start too, and not share one core of many.
+    placement = ("--oversubscribe", "--bind-to", "none") if mpirun.flavour == "Open MPI" else ()
+    return (mpirun.path, "-n", str(size), *placement)
+
+
+def run_smoke_tests(plan: BuildPlan, env: Environment, console: Console) -> None:
+    """Run every smoke test; print a line for each.
+
+    Raises:
+        HvdtoolsError: A job failed, gave wrong sums, or did not end in time.
+    """
+    log = plan.log.with_name("smoke-test.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("")
+    for test in smoke_tests(plan, env):
+        with console.status(f"Testing {test.name}"):
+            tried = attempt(test)
+        with log.open("a") as file:
+            file.write(f"$ {' '.join(test.argv)}\n{tried.output}\n")
+        took = f"({tried.elapsed_s:.1f} s)"
+        if tried.complaint:
+            console.print(f"  ✗ {test.name}: {tried.complaint} {took}", highlight=False)
+            for line in telling(tried.output):
+                console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
+            raise HvdtoolsError(
+                f"The built Horovod fails its check ({test.name}: {tried.complaint}); see {log}."
+            )
+        console.print(f"  ✓ {test.name}: right sums {took}", highlight=False)
+    if plan.gpu.operations == "nccl" and len(env.gpus) < 2:
+        seen = "on one GPU with one rank" if env.gpus else "not at all: there is no GPU here"
+        console.print(f"  NCCL was proved {seen}.", highlight=False)
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a smoke test ended: what is wrong ("" if nothing), all its output, and its duration."""
+
+    complaint: str
+    output: str
+    elapsed_s: float
+
+
+def attempt(test: SmokeTest, ranks_a_core: float = 1) -> Attempt:
+    """Run a smoke test to its end; no process of it is left on return.
+
+    It may take `LIMIT_S`, and longer where several ranks share a core.
+    """
+    start_s = time.monotonic()
+    complaint, output = _run(test, LIMIT_S * max(1, ranks_a_core))
+    return Attempt(complaint, output, time.monotonic() - start_s)
+
+
+def _environment() -> dict[str, str]:
+    environment = scrubbed(os.environ, _OTHER_JOBS)
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    environment.setdefault("OMP_NUM_THREADS", "1")
+    if os.geteuid() == 0:
+        environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
+        environment["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    return environment
+
+
+def _run(test: SmokeTest, limit_s: float | None = None) -> tuple[str, str]:
+    """(what is wrong or "", the job's output)."""
+    limit_s = limit_s or LIMIT_S
+    process = start_group(test.argv, _environment())
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        return f"no answer in {limit_s:g} s", process.communicate()[0]
+    except BaseException:
+        end_group(process)
+        raise
+    return judge(test.size, process.returncode, output), output
+
+
+def judge(size: int, status: int, output: str) -> str:
+    """What is wrong with a job that ended, "" if every rank proved its sums."""
+    if status != 0:
+        return f"exit status {status}"
+    ranks = set(re.findall(rf"PROVED rank (\d+) of {size}\b", output))
+    expected = {str(rank) for rank in range(size)}
+    return "" if ranks == expected else f"{len(ranks)} of {size} ranks gave the right sums"
+
+
+def telling(output: str) -> list[str]:
+    """The lines of a failed job's output that say why, four at most."""
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if re.search(r"Error|error|wrong|not the", line)]
+    return (errors or lines)[-4:]

@@ -1,0 +1,189 @@
+"""The consistency check in every run: replicas are equal, gradients are finite."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import horovod.torch as hvd
+import torch
+from horovod.common.exceptions import HorovodInternalError
+from torch import Tensor
+from torch.nn import Parameter
+
+from hvdtools import divergence
+from hvdtools.errors import HvdtoolsError
+from hvdtools.log import logger, ranks_in_words
+from hvdtools.torch.checksum import Comparison, checksum, checksums, joint_checksum
+from hvdtools.torch.gradients.buckets import Bucket
+from hvdtools.torch.gradients.control_flags import NONFINITE, RoundStatus
+from hvdtools.torch.waiting import waiting
+
+_FIRST_STEPS = 3
+_EXIT_S = 10.0  # at most, for ranks that are behind when this one ends
+_POLL_S = 1e-3
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A comparison under way: of which step, and of these buckets' weights, then averages."""
+
+    step: int
+    buckets: list[Bucket]
+    comparison: Comparison
+
+
+class ConsistencyCheck:
+    """Compares one model's weights and averaged gradients over ranks, in some steps.
+
+    In a step that is due, before a bucket leaves its gradients are looked at
+    for NaN and infinity; after the last, the checksums of the weights and of
+    the averages, one a bucket, start on their way, and are read when the next
+    step begins.
+
+    Args:
+        named: (name, parameter) of every parameter of the model.
+        label: Names the messages; the same on every rank.
+        every: Steps between two proofs; the first three always, none if 0.
+    """
+
+    def __init__(self, named: Sequence[tuple[str, Parameter]], *, label: str, every: int) -> None:
+        self._named = named
+        self._label = label
+        self._every = every if hvd.size() > 1 else 0
+        self._bad: list[Tensor] = []  # for each bucket sent, shape (): not all is finite
+        self._due: _Due | None = None
+        self._doubted = 0
+        _watch_exit()
+        _checks.add(self)
+
+    def due(self, step: int) -> bool:
+        """Whether step `step`, from 1, has a consistency check."""
+        if not self._every:
+            return False
+        return step <= _FIRST_STEPS or step % self._every == 0 or step == self._doubted
+
+    def doubt(self, step: int) -> None:
+        """Have a consistency check in step `step` as well; every rank must ask for it."""
+        self._doubted = step
+
+    def before_sending(self, step: int, index: int, bucket: Bucket) -> None:
+        """Note in the control flags of bucket `index` if a gradient of this rank is not finite."""
+        if not self.due(step):
+            return
+        # A sum is NaN or infinite where an element is, and takes one reading.
+        bad = ~torch.isfinite(bucket.gradients.sum())
+        earlier = self._bad if index else []
+        self._bad = [*earlier, bad]
+        # The tail of the last bucket is read: it speaks for all.
+        bucket.flags[NONFINITE] = sum(each.to(bad.device, bucket.dtype) for each in self._bad)
+
+    def after(self, step: int, status: RoundStatus | None, buckets: Sequence[Bucket]) -> None:
+        """Start the comparison of a step that is due; name the ranks whose gradients were bad."""
+        if not self.due(step):
+            return
+        weights = [joint_checksum(bucket.parameters) for bucket in buckets]
+        averages = [checksum(bucket.gradients) for bucket in buckets]
+        numbers = torch.stack([number.to(weights[0].device) for number in (*weights, *averages)])
+        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.proof"))
+        if status is not None:
+            self.name_nonfinite(status)
+
+    def name_nonfinite(self, status: RoundStatus) -> None:
+        """Warn on every rank which ranks' gradients were NaN or infinite, and where.
+
+        Not an error: a GradScaler finds its scale by such steps and skips them.
+        """
+        if not status.nonfinite > 0 or self._due is None:
+            return
+        mine = [index for index, bad in enumerate(self._bad) if bad.item()]
+        everyone = hvd.allgather_object(mine, name=f"{self._label}.nonfinite")
+        ranks = [rank for rank, places in enumerate(everyone) if places]
+        buckets = [self._due.buckets[index] for index in sorted(set().union(*everyone))]
+        logger.warning(
+            f"step {self._due.step}: gradients of {ranks_in_words(ranks)} were NaN or infinite "
+            f"({self._bad_names(buckets)}), and after averaging they are on every rank."
+        )
+
+    def _bad_names(self, buckets: Sequence[Bucket]) -> str:
+        """The parameters whose average is not finite; all of the buckets if that was cleared."""
+        pairs = [pair for b in buckets for pair in zip(b.parameters, b.views, strict=True)]
+        bad = [parameter for parameter, view in pairs if not view.isfinite().all()]
+        first, *more = self._names(bad or [parameter for parameter, _ in pairs])
+        return f"{first} and {len(more)} more" if more else first
+
+    def _names(self, parameters: Sequence[Tensor]) -> list[str]:
+        names = {id(parameter): name for name, parameter in self._named}
+        return [names[id(parameter)] for parameter in parameters]
+
+    def conclude(self) -> None:
+        """Read the comparison that is under way, if one is.
+
+        Raises:
+            HvdtoolsError: Replicas diverged: on every rank.
+        """
+        due, self._due = self._due, None
+        if due is None:
+            return
+        with waiting(f"the comparison of step {due.step}"):
+            differences = due.comparison.conclude()
+            if differences:
+                where = self._in_words(due, differences)
+                raise HvdtoolsError(
+                    f"Replicas diverged at step {due.step}: {where}; {divergence.REMEDY}."
+                )
+
+    def conclude_at_exit(self, until_s: float) -> None:
+        """Read the last comparison, and with it wait for the ranks that are a step behind.
+
+        A rank whose script is over shuts Horovod down for all of them, also for
+        one that is just about to take part in the comparison. No rank can be
+        asked for details any more: it may be elsewhere.
+        """
+        due, self._due = self._due, None
+        if due is None:
+            return
+        try:
+            while not due.comparison.arrived():
+                if time.monotonic() > until_s:
+                    return
+                time.sleep(_POLL_S)
+            if due.comparison.found_difference():
+                logger.error(f"Replicas diverged at step {due.step}: weights or gradients differ.")
+        except HorovodInternalError:
+            return  # another rank failed, and says why
+
+    def _in_words(self, due: _Due, differences: divergence.Differences) -> str:
+        """Which ranks differ in which weights; looked for one by one, as they are by now."""
+        count = len(due.buckets)
+        suspects = [
+            p for place in differences if place < count for p in due.buckets[place].parameters
+        ]
+        if suspects:
+            names = [f"the weight {name}" for name in self._names(suspects)]
+            now = Comparison(checksums(suspects), f"{self._label}.weights").conclude()
+            if now:
+                return divergence.in_words(now, names)
+        names = [f"the weights of bucket {index + 1}" for index in range(count)]
+        names += [f"the averaged gradients of bucket {index + 1}" for index in range(count)]
+        return divergence.in_words(differences, names)
+
+
+_checks: weakref.WeakSet[ConsistencyCheck] = weakref.WeakSet()
+
+
+@functools.cache
+def _watch_exit() -> None:
+    # After hvd.init(), so that it runs before Horovod's own end.
+    atexit.register(_conclude_at_exit)
+
+
+def _conclude_at_exit() -> None:
+    until_s = time.monotonic() + _EXIT_S
+    if hvd.is_initialized():
+        for check in list(_checks):
+            check.conclude_at_exit(until_s)
