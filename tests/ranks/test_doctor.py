@@ -97,7 +97,7 @@ def test_one_screen_also_on_a_terminal_without_check_marks() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert len(lines) <= 40 and max(map(len, lines)) <= 80
-    assert lines[0].startswith("hvdtools ") and lines[1].startswith("? ok    Horovod ")
+    assert lines[0].startswith("hvdtools ") and lines[1].startswith("? ok       Horovod ")
     assert lines[-1].startswith("No errors.")
 
 
