@@ -102,7 +102,7 @@ def train_alone(*arguments: object) -> subprocess.CompletedProcess[str]:
     [
         (["--data", "cats"], "--data cats is neither digits, synthetic nor a folder"),
         (["--data", "."], "There is no file data_batch_1.bin"),
-        (["--engine", "ddp"], "Unknown engine 'ddp': choose one of horovod, hvdtools, mwms, no_comm"),
+        (["--engine", "ddp"], "choose one of horovod, hvdtools, mwms, no_comm"),
         (["--engine", "hvdtools,no_comm"], "cannot share a process"),
         (["--engine", "hvdtools,x"], "Unknown engine 'x'"),
         (["--engine", "mwms"], "meets at MASTER_ADDR"),

@@ -148,7 +148,7 @@ def test_imports_point_one_way_within_an_adapter(room: str, part: str) -> None:
 def test_only_an_adapter_imports_its_framework(room: str) -> None:
     for file in files_of(room):
         if file.name == "rank_check.py":
-            continue  # the engine's proof runs in ranks of its own, never in the command
+            continue  # the smoke test runs in ranks of its own, never in the command
         # Horovod's store and launcher have no part of a framework.
         names = {name for name in imports_of(file) if not name.startswith("horovod.runner.")}
         frameworks = {name.split(".")[0] for name in names} & (FRAMEWORKS | {"horovod"})
