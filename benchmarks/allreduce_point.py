@@ -13,7 +13,7 @@ from allreduce_values import Values, dtype_of
 from torch import Tensor
 from torch_meeting import wait_for_device
 
-from hvdtools.bench.interleave import Gather, StoppingRule, interleaved_blocks
+from hvdtools.bench.interleave import Gather, StoppingRule, run_interleaved
 from hvdtools.bench.measured import Point
 from hvdtools.bench.words import bytes_in_words
 from hvdtools.errors import HvdtoolsError
@@ -140,7 +140,7 @@ def _in_turns(job: Job, message: Message, runs: dict[str, Stretches]) -> dict[st
     before = {name: _wrong(job, run) for name, run in runs.items()}
     ops = {name: agree_on_ops(run.seconds, job.gather) for name, run in runs.items()}
     blocks = {name: (lambda run=run, n=ops[name]: run.seconds(n)) for name, run in runs.items()}
-    interleaved = interleaved_blocks(blocks, job.rule, job.gather)
+    interleaved = run_interleaved(blocks, job.rule, job.gather)
     return {
         name: Point(
             message_bytes=message.size_bytes,

@@ -76,7 +76,7 @@ def load_blocks(
         wait_for_device(job.device)
         return time.perf_counter() - begun_s
 
-    return interleave.interleaved_blocks({"loader": block}, rule, job.gather)
+    return interleave.run_interleaved({"loader": block}, rule, job.gather)
 
 
 def measure(job: Job, options: argparse.Namespace) -> measured.Loader:

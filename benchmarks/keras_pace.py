@@ -26,7 +26,7 @@ def wait_for_device() -> None:
 class Pace:
     """One engine's turns, for a loop that cannot be called block by block: that of `fit`.
 
-    It does what `interleave.interleaved_blocks` does. A block begins with `begin`, when all
+    It does what `interleave.run_interleaved` does. A block begins with `begin`, when all
     ranks are there, and ends with `end`, when this rank's device is done.
 
     Args:

@@ -21,7 +21,7 @@ from torch_training import Trainer, Workload, trained
 from hvdtools.bench.interleave import (
     InterleavedBlocks,
     StoppingRule,
-    interleaved_blocks,
+    run_interleaved,
     stopping_rule_of,
 )
 from hvdtools.bench.measured import PHASES, Training, to_table
@@ -151,7 +151,7 @@ def measure(options: argparse.Namespace) -> None:
     rehearse(speaker.device, workload.model.optimizer)
     trainers = trainers_of(engines, workload)
     blocks = {name: told(trainer, options) for name, trainer in trainers.items()}
-    interleaved = interleaved_blocks(blocks, rule_of(options), speaker.gather)
+    interleaved = run_interleaved(blocks, rule_of(options), speaker.gather)
     results = [measured(trainer, interleaved, options, speaker) for trainer in trainers.values()]
     if not first:
         return

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+ValueT = TypeVar("ValueT")
 
 
-def warn(kind: str, old: str, new: str) -> None:
-    """Tell the user once per use; `kind` is the noun in the message ("option", "engine")."""
+def _warn(kind: str, old: str, new: str) -> None:
+    """Tell the user; `kind` is the noun in the message ("option", "engine")."""
     print(
         f"hvdtools: warning: the {kind} {old} is now called {new}; the old name will be removed.",
         file=sys.stderr,
     )
+
+
+def new_value(old: str, old_value: ValueT, new: str, value: ValueT) -> ValueT:
+    """The value of the option `new`, which may be given as `old`; None is not given."""
+    if old_value is not None:
+        _warn("option", old, new)
+    return old_value if value is None else value
 
 
 def with_new_keys(
@@ -22,13 +31,13 @@ def with_new_keys(
     found = dict(table)
     for old, new in renamed.items():
         if old in found and new not in found:
-            warn(f"key in {where}", old, new)
+            _warn(f"key in {where}", old, new)
             found = {new if key == old else key: value for key, value in found.items()}
     return found
 
 
 def new_name(kind: str, name: str, renamed: Mapping[str, str]) -> str:
-    """The new name of an old one; any other as it is."""
+    """The new name of an old one; any other unchanged."""
     if name in renamed:
-        warn(kind, name, renamed[name])
+        _warn(kind, name, renamed[name])
     return renamed.get(name, name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvdtools.renamed import new_name, warn
+from hvdtools.renamed import new_name, new_value
 
 if TYPE_CHECKING:
     from hvdtools.bench.cases import Case
@@ -93,7 +93,7 @@ def run(
     flags = Flags(
         suite=suite,
         out=out,
-        repeats=_renamed("--rounds", rounds, "--repeats", repeats),
+        repeats=new_value("--rounds", rounds, "--repeats", repeats),
         ranks=ranks,
         nodes=nodes,
         ranks_per_node=ranks_per_node,
@@ -264,7 +264,7 @@ def predict(
         ranks_per_node=ranks_per_node,
         engine=None if engine is None else new_name("engine", engine, RENAMED_ENGINES),
         model=model,
-        allreduces_per_step=_renamed(
+        allreduces_per_step=new_value(
             "--messages", messages, "--allreduces-per-step", allreduces_per_step
         ),
     )
@@ -274,13 +274,6 @@ def predict(
             "Nothing says what connects several nodes: for more ranks add it, as in "
             "--network 100Gbit,5us."
         )
-
-
-def _renamed(old: str, old_value: int | None, new: str, value: int | None) -> int | None:
-    """The value of an option that may come under its old name."""
-    if old_value is not None:
-        warn("option", old, new)
-    return old_value if value is None else value
 
 
 def _exit_if_untrue(results: tuple[Result, ...]) -> None:

@@ -85,6 +85,6 @@ def allreduces_per_step_of(inputs: Inputs, engine: str, given: int | None) -> in
         raise HvdtoolsError(
             f"{engine} does not say in how many all-reduces it sends its gradients, so their "
             "latency and the last one's time are not known: predict another engine, or say how "
-            "many with --allreduces_per_step."
+            "many with --allreduces-per-step."
         )
     return allreduces_per_step

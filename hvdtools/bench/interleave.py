@@ -53,7 +53,7 @@ class InterleavedBlocks:
         return [max(ranks) for ranks in self.rank_block_s[engine]]
 
 
-def interleaved_blocks(
+def run_interleaved(
     blocks: Mapping[str, Callable[[], float]], rule: StoppingRule, gather: Gather
 ) -> InterleavedBlocks:
     """Run each engine's block in turn, forwards and backwards (A B, B A), until `rule` says stop.

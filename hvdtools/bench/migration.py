@@ -15,8 +15,8 @@ from hvdtools.errors import HvdtoolsError
 SCHEMA_VERSION = 4
 _RENAMED = {"side_by_side": "interleaved", "round": "repeat"}
 _RENAMED_IN_MEASURED = {"moved_by": "transport", "messages": "allreduces_per_step"}
-# The options of the same job by hand.
-_RENAMED_IN_COMMAND = {" --with ": " --launcher "}
+# Engines before version 3; a prefix "keras-" told the frameworks apart.
+_RENAMED_BEFORE_3 = {"ddp-gloo": "ddp"}
 
 Table = dict[str, Any]
 
@@ -55,7 +55,8 @@ def _from_1(table: Table) -> Table:
 def _from_2(table: Table) -> Table:
     kept = "run_id time_utc suite program scaling ranks round wall_s exit_code error command"
     family = table["framework"]
-    engine = table["engine"].removeprefix("keras-").removesuffix("-gloo" * (_is_ddp(table)))
+    engine = table["engine"].removeprefix("keras-")
+    engine = _RENAMED_BEFORE_3.get(engine, engine)
     worked = table["error"] is None
     return {
         **{name: table[name] for name in kept.split()},
@@ -71,10 +72,6 @@ def _from_2(table: Table) -> Table:
         "measured": _training_of_2(table, family, engine) if worked else None,
         "schema_version": 3,
     }
-
-
-def _is_ddp(table: Table) -> bool:
-    return str(table["engine"]).startswith("ddp-")
 
 
 def _training_of_2(table: Table, family: str, engine: str) -> Table:
@@ -100,9 +97,7 @@ def _from_3(table: Table) -> Table:
     made = {_RENAMED.get(name, name): value for name, value in table.items()}
     made["engine"] = _engine(made["engine"])
     made["interleaved"] = [_engine(name) for name in made["interleaved"]]
-    for old, new in _RENAMED_IN_COMMAND.items():
-        made["command"] = made["command"].replace(old, new)
-    words = made["command"].split(" ")
+    words = made["command"].replace(" --with ", " --launcher ").split(" ")
     made["command"] = " ".join(
         ",".join(map(_engine, word.split(","))) if before == "--engine" else word
         for before, word in zip(["", *words], words, strict=False)

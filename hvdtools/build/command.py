@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hvdtools.errors import HvdtoolsError
-from hvdtools.renamed import warn
+from hvdtools.renamed import new_value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,8 +63,7 @@ def build(
     from hvdtools.build.show import script
     from hvdtools.build.wheel import cache_folder
 
-    if prove:
-        warn("option", "--prove", "--smoke-test")
+    test_again = new_value("--prove", prove or None, "--smoke-test", smoke_test or None)
     cache = cache_folder()
     source = locate(sdist, wheel_dir, cache)
     options = Options(
@@ -81,7 +80,7 @@ def build(
         typer.echo(script(plan))
         return
     console = Console()
-    if not force and _up_to_date(plan, env, console, test_again=smoke_test or prove):
+    if not force and _up_to_date(plan, env, console, test_again=bool(test_again)):
         return
     _build(plan, env, source, console, force=force)
 

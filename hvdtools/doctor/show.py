@@ -46,7 +46,7 @@ def show_page(
 
 
 def screen_rows(report: Report) -> Iterator[tuple[str, str, str]]:
-    """(level, subject, text): facts, and those notes that need no remedy."""
+    """(level, subject, text): facts, and those warnings that need no remedy."""
     for subject, text in rows(report.facts):
         findings = report.of(subject)
         plain = [each.message for each in findings if each.level == "warning" and not each.remedy]

@@ -13,7 +13,7 @@ import typer
 from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.option import Option
 from hvdtools.launch.options import RENAMED, merged
-from hvdtools.renamed import warn
+from hvdtools.renamed import new_value
 
 if TYPE_CHECKING:
     from hvdtools.launch.plan import Plan, Submission
@@ -96,10 +96,7 @@ def _given(flags: dict[str, Any]) -> dict[str, Any]:
     names = {option.field: option for option in merged()}
     given = {}
     for old, new in RENAMED.items():
-        value = flags.pop(f"old_{old}")
-        if value is not None:
-            warn("option", f"--{old}", f"--{new}")
-            given[new] = value
+        flags[new] = new_value(f"--{old}", flags.pop(f"old_{old}"), f"--{new}", flags[new])
     for field, value in flags.items():
         option = names[field.removesuffix("_")]
         # Not `in (None, False)`: to Python 0 is False, and -n 0 was given.

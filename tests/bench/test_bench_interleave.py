@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import scipy.stats
 
-from hvdtools.bench.interleave import StoppingRule, interleaved_blocks
+from hvdtools.bench.interleave import StoppingRule, run_interleaved
 from hvdtools.bench.interval import Span, median_interval
 
 
@@ -56,7 +56,7 @@ def blocks(times: dict[str, float], order: list[str]) -> dict[str, Callable[[], 
 def test_engines_go_forwards_and_backwards() -> None:
     order: list[str] = []
     rule = StoppingRule(interval=0, limit_s=60, min_blocks=2, max_blocks=3, warmup_blocks=1)
-    interleaved = interleaved_blocks(blocks({"a": 1.0, "b": 2.0, "c": 3.0}, order), rule, alone)
+    interleaved = run_interleaved(blocks({"a": 1.0, "b": 2.0, "c": 3.0}, order), rule, alone)
     assert "".join(order) == "cba" + "abc" + "cba" + "abc"
     assert interleaved.rank_block_s == {"a": [[1.0]] * 3, "b": [[2.0]] * 3, "c": [[3.0]] * 3}
     assert interleaved.stopped_by == "blocks"
@@ -66,7 +66,7 @@ def test_it_stops_when_every_interval_is_narrow() -> None:
     draw = random.Random(2)
     noisy = {"a": lambda: draw.uniform(0.98, 1.02), "b": lambda: draw.uniform(0.5, 1.5)}
     rule = StoppingRule(interval=0.05, limit_s=600)
-    interleaved = interleaved_blocks(noisy, rule, alone)
+    interleaved = run_interleaved(noisy, rule, alone)
     assert interleaved.stopped_by == "interval"
     span = median_interval(interleaved.slowest_s("b"))
     assert span is not None and span.half_width <= 0.05
@@ -82,7 +82,7 @@ def test_the_time_limit_ends_what_stays_noisy() -> None:
         time.sleep(0.01)
         return draw.uniform(0.1, 2)
 
-    interleaved = interleaved_blocks({"a": block}, StoppingRule(interval=0.001, limit_s=0.2), alone)
+    interleaved = run_interleaved({"a": block}, StoppingRule(interval=0.001, limit_s=0.2), alone)
     assert interleaved.stopped_by == "limit"
     assert 6 <= len(interleaved.slowest_s("a")) < 30
 
@@ -91,7 +91,7 @@ def test_ranks_decide_on_the_slowest_and_alike() -> None:
     def gather(values: Sequence[float]) -> list[list[float]]:
         return [list(values), [2 * value for value in values]]
 
-    interleaved = interleaved_blocks(
+    interleaved = run_interleaved(
         {"a": lambda: 1.0}, StoppingRule(interval=0.01, limit_s=60), gather
     )
     assert interleaved.rank_block_s["a"] == [[1.0, 2.0]] * 6

@@ -161,9 +161,8 @@ def test_messages_are_those_that_are_sent(tmp_path: Path) -> None:
     allreduces_per_step = lines["hvdtools"].allreduces_per_step
     assert allreduces_per_step is not None and allreduces_per_step > 1
     assert said == f"buckets sent: {allreduces_per_step * steps}"
-    assert (
-        lines["ddp"].allreduces_per_step == 5
-    )  # 4.2, three of 29.4 and 8.4 MB, as DDP's own log has it
+    # 4.2, three of 29.4 and 8.4 MB, as DDP's own log has it.
+    assert lines["ddp"].allreduces_per_step == 5
     assert lines["ddp"].gradient_bytes == 24 * (1024 * 1024 + 1024) * 4
     for line in lines.values():  # weights, gradients and momentum at the least
         assert min(line.peak_memory_bytes) > 2.5 * line.gradient_bytes

@@ -1,4 +1,4 @@
-"""That the hosts of a bed are what they launch_env: separate, joined, breakable."""
+"""That the hosts of a bed are what they promise: separate, joined, breakable."""
 
 from __future__ import annotations
 

@@ -24,9 +24,9 @@ REPORT = """
 import os, socket, sys, torch, horovod.torch as hvd
 hvd.init()
 total = hvd.allreduce(torch.tensor([hvd.rank() + 1.0]), op=hvd.Sum).item()
-launch_env = os.environ["HVDTOOLS_SIZE"], os.environ["HVDTOOLS_NODES"]
+expected = os.environ["HVDTOOLS_SIZE"], os.environ["HVDTOOLS_NODES"]
 place = hvd.rank(), socket.gethostname(), os.getuid(), hvd.local_rank()
-print(*place, total, *launch_env, *sys.argv[1:])
+print(*place, total, *expected, *sys.argv[1:])
 """
 INIT = "import hvdtools.torch as hvt; hvt.init(); print('trained')"
 

@@ -31,7 +31,7 @@ class Job:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The arguments of the program in each rank (`engine/rank_check.py`)."""
+        """The arguments of the program in each rank (`build/rank_check.py`)."""
         return (self.framework, self.device, self.controller, str(self.ranks))
 
     @property

@@ -1,6 +1,6 @@
 """Run in each rank that srun starts: meets the other ranks, then does the smoke test's all-reduce.
 
-Usage: python -m hvdtools.doctor.cluster.rank_meeting, with the words of engine/rank_check.py.
+Usage: python -m hvdtools.doctor.cluster.rank_meeting, with the arguments of build/rank_check.py.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def show(report: ClusterReport, console: Console) -> None:
 
 
 def screen_rows(report: ClusterReport) -> Iterator[tuple[str, str, str]]:
-    """(level, subject, text): what hosts have, and those notes that need no remedy."""
+    """(level, subject, text): what hosts have, and those warnings that need no remedy."""
     for subject, text in rows(report.cluster):
         findings = report.of(subject)
         said = [each.message for each in findings if each.level == "warning" and not each.remedy]

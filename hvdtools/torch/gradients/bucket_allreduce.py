@@ -59,7 +59,7 @@ class AllreduceRound:
         step: Its number, from 1, the same on every rank.
         begun_s: When its last backward pass reached the model's output, by
             time.monotonic(); None if that was not seen.
-        load: None where the script gave no weights.
+        round_weight: None where the script gave no weights.
         saved: Gradients to put back before they are sent, after a pass of weight 0.
         idle: True if this rank has no new gradient and only keeps the others company.
         missing: For each bucket how many parameters have no gradient yet.
@@ -71,7 +71,7 @@ class AllreduceRound:
 
     step: int
     begun_s: float | None
-    load: RoundWeight | None
+    round_weight: RoundWeight | None
     saved: SavedGradients | None
     idle: bool
     missing: list[int]
@@ -120,7 +120,7 @@ class BucketAllreduce:
     def open(
         self,
         begun_s: float | None,
-        load: RoundWeight | None,
+        round_weight: RoundWeight | None,
         saved: SavedGradients | None,
         *,
         idle: bool,
@@ -129,7 +129,7 @@ class BucketAllreduce:
         self.layout.refresh()
         self.rounds += 1
         missing = [len(bucket.parameters) for bucket in self.layout.buckets]
-        return AllreduceRound(self.rounds, begun_s, load, saved, idle, missing)
+        return AllreduceRound(self.rounds, begun_s, round_weight, saved, idle, missing)
 
     def send_complete(self, running: AllreduceRound) -> None:
         """Send the next buckets in order, as far as all their gradients have arrived.
@@ -170,10 +170,10 @@ class BucketAllreduce:
         bucket = self.layout.buckets[index]
         if running.saved is not None:
             put_back(running.saved, bucket.parameters)
-        load = running.load
-        running.unused.append(bucket.fill(1.0 if load is None else load.scale))
-        if load is not None:
-            weighed = {WEIGHTED: 1.0, WEIGHT: load.weight, PASSES: load.passes}
+        round_weight = running.round_weight
+        running.unused.append(bucket.fill(1.0 if round_weight is None else round_weight.scale))
+        if round_weight is not None:
+            weighed = {WEIGHTED: 1.0, WEIGHT: round_weight.weight, PASSES: round_weight.passes}
             bucket.set_flags({**weighed, IDLE: float(running.idle)})
         elif running.idle:
             # If the others gave weights, this rank's is 0.
@@ -201,7 +201,7 @@ class BucketAllreduce:
         """
         self._wait(running)
         for bucket, unused in zip(self.layout.buckets, running.unused, strict=True):
-            if running.load is not None or running.idle:
+            if running.round_weight is not None or running.idle:
                 bucket.divide_by_weight()
             bucket.give_back(unused)
         # Buckets leave in order: if another rank gave up, the last one knows.

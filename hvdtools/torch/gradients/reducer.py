@@ -204,9 +204,9 @@ class Reducer:
         # With nothing added up before, a pass of weight 0 has nothing to send.
         saved = running.saved if self._accumulation.passes or running.saved is None else {}
         idle = not running.seen
-        return self._allreduce.open(running.begun_s, self._load(running), saved, idle=idle)
+        return self._allreduce.open(running.begun_s, self._round_weight(running), saved, idle=idle)
 
-    def _load(self, running: _Pass) -> RoundWeight | None:
+    def _round_weight(self, running: _Pass) -> RoundWeight | None:
         accumulation = self._accumulation
         if running.weight is None or accumulation.scale is None:
             return None
@@ -242,16 +242,16 @@ class Reducer:
 
     def _reduce(self, running: _Pass) -> None:
         """Average what the pass and those before it left."""
-        load = self._load(running)
+        round_weight = self._round_weight(running)
         self.rounds += 1
-        self.last_weight = 1.0 if load is None else load.weight
+        self.last_weight = 1.0 if round_weight is None else round_weight.weight
         try:
             if running.round is not None:
                 status = self._allreduce.settle(running.round)
                 self._note_idle(status, running.round)
                 self._check.after(running.round.step, status, self._allreduce.layout.buckets)
-            elif load is not None:
-                self._settle_alone(running, load)
+            elif round_weight is not None:
+                self._settle_alone(running, round_weight)
         except HvdtoolsError:
             self._accumulation.clear()
             self._accumulation.unreduced = set(running.seen)
@@ -273,11 +273,11 @@ class Reducer:
             )
 
     @torch.no_grad()
-    def _settle_alone(self, running: _Pass, load: RoundWeight) -> None:
+    def _settle_alone(self, running: _Pass, round_weight: RoundWeight) -> None:
         """The weighted mean over the passes of a job of one rank."""
-        RoundStatus(0, 1, load.weight, load.passes, 0, 0).require_sound(late=False)
+        RoundStatus(0, 1, round_weight.weight, round_weight.passes, 0, 0).require_sound(late=False)
         self._put_back(running)
-        factor = load.scale * load.passes / load.weight
+        factor = round_weight.scale * round_weight.passes / round_weight.weight
         gradients = [p.grad for _, p in self._named if p.grad is not None]
         if factor != 1 and gradients:
             torch._foreach_mul_(gradients, factor)
