@@ -9,8 +9,8 @@ import typer
 from hvdtools import __version__
 from hvdtools.bench.command import bench
 from hvdtools.build.command import build
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.doctor.command import doctor
-from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.command import launch
 
 app = typer.Typer(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvdtools.renamed import new_name, new_value
+from hvdtools.core.renamed import new_name, new_value
 
 if TYPE_CHECKING:
-    from hvdtools.bench.cases import Case
-    from hvdtools.bench.results import Result
-    from hvdtools.bench.running import Flags
-    from hvdtools.bench.runs import Run
+    from hvdtools.bench.results.result_file import Result
+    from hvdtools.bench.run.running import Flags
+    from hvdtools.bench.run.runs import Run
+    from hvdtools.bench.suite.cases import Case
 
 bench = typer.Typer(help="Measure how training scales with the number of ranks.")
 
@@ -88,7 +88,7 @@ def run(
     ] = False,
 ) -> None:
     """Run every case of SUITE; write each result when it is known; end with a table and a page."""
-    from hvdtools.bench.running import Flags
+    from hvdtools.bench.run.running import Flags
 
     flags = Flags(
         suite=suite,
@@ -109,12 +109,12 @@ def run(
 
 
 def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
-    from hvdtools.bench.cases import cases, results_folder
-    from hvdtools.bench.place import inside_slurm
-    from hvdtools.bench.results import FILE_NAME, bring_up_to_date
-    from hvdtools.bench.running import made, place_of, run_id_of, suite_of
-    from hvdtools.bench.runs import Run
-    from hvdtools.bench.showing import show_run
+    from hvdtools.bench.report.showing import show_run
+    from hvdtools.bench.results.result_file import FILE_NAME, bring_up_to_date
+    from hvdtools.bench.run.place import inside_slurm
+    from hvdtools.bench.run.running import made, place_of, run_id_of, suite_of
+    from hvdtools.bench.run.runs import Run
+    from hvdtools.bench.suite.cases import cases, results_folder
 
     wanted, place = suite_of(flags), place_of(flags)
     todo = cases(wanted)
@@ -143,8 +143,8 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
 def _measure(this: Run, wanted: list[Case]) -> None:
     from rich.console import Console
 
-    from hvdtools.bench.live import watching
-    from hvdtools.bench.runs import run_cases
+    from hvdtools.bench.run.live import watching
+    from hvdtools.bench.run.runs import run_cases
 
     left = this.left_of(wanted)
     if len(left) < len(wanted):
@@ -158,8 +158,8 @@ def _submit(this: Run, wanted: list[Case], flags: Flags, *, dry_run: bool) -> No
     """One Slurm job for each number of nodes that has cases left."""
     import shlex
 
-    from hvdtools.bench.running import sbatch_words, words_again
-    from hvdtools.bench.slurm_jobs import Request, gather, jobs_for, run_jobs, submissions
+    from hvdtools.bench.run.running import sbatch_words, words_again
+    from hvdtools.bench.run.slurm_jobs import Request, gather, jobs_for, run_jobs, submissions
 
     folder = this.file.parent
     sbatch = sbatch_words(flags)
@@ -183,8 +183,8 @@ def report(
     csv: Annotated[bool, typer.Option("--csv", help="Write tables as CSV, too.")] = False,
 ) -> None:
     """Show a run's table again and write its page, report.html, anew."""
-    from hvdtools.bench.running import newest
-    from hvdtools.bench.showing import show_run
+    from hvdtools.bench.report.showing import show_run
+    from hvdtools.bench.run.running import newest
 
     show_run(folder or newest(Path("results")), run, csv=csv)
 
@@ -200,7 +200,7 @@ def compare(
     """Tell what became slower from noise; exit code 1 if anything did, or failed."""
     from rich.console import Console
 
-    from hvdtools.bench.showing import run_named, show_changes
+    from hvdtools.bench.report.showing import run_named, show_changes
 
     regressions = show_changes(Console(), run_named(before), run_named(after), tolerance)
     if regressions:
@@ -247,12 +247,12 @@ def predict(
     """Say what the measured training would do on more ranks or another network, and how surely."""
     from rich.console import Console
 
-    from hvdtools.bench.engines import RENAMED_ENGINES
-    from hvdtools.bench.forecasts import LARGE, Question, forecasts, ranks_by_default
-    from hvdtools.bench.network import network_of
-    from hvdtools.bench.results import FILE_NAME, read
-    from hvdtools.bench.running import counts, newest
-    from hvdtools.bench.showing import show_forecasts
+    from hvdtools.bench.predict.forecasts import LARGE, Question, forecasts, ranks_by_default
+    from hvdtools.bench.predict.network import network_of
+    from hvdtools.bench.report.showing import show_forecasts
+    from hvdtools.bench.results.result_file import FILE_NAME, read
+    from hvdtools.bench.run.running import counts, newest
+    from hvdtools.bench.suite.engines import RENAMED_ENGINES
 
     folder = folder or newest(Path("results"))
     results = read(folder / FILE_NAME).of_run(run)

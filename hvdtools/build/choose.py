@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvdtools.build.environment import Environment, Framework
-from hvdtools.errors import HvdtoolsError, unknown_name
-from hvdtools.installed import FRAMEWORKS
+from hvdtools.core.errors import HvdtoolsError, unknown_name
+from hvdtools.core.installed import FRAMEWORKS
 
 GPU_MODES = ("auto", "nccl", "none")
 

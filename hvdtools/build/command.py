@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.renamed import new_value
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.renamed import new_value
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,10 +90,10 @@ def _listed(text: str) -> tuple[str, ...]:
 
 
 def _up_to_date(plan: BuildPlan, env: Environment, console: Console, *, test_again: bool) -> bool:
-    from hvdtools import installed
     from hvdtools.build import smoke_test
     from hvdtools.build.record import installed_key
     from hvdtools.build.show import summary
+    from hvdtools.core import installed
 
     horovod = installed.find()
     if horovod is None or installed_key() != plan.key:
@@ -107,10 +107,10 @@ def _up_to_date(plan: BuildPlan, env: Environment, console: Console, *, test_aga
 def _build(
     plan: BuildPlan, env: Environment, source: Sdist, console: Console, *, force: bool
 ) -> None:
-    from hvdtools import installed
     from hvdtools.build import record, smoke_test
     from hvdtools.build.show import facts_table, found_table
     from hvdtools.build.wheel import install_wheel, keep_only_if_it_works, prepare_wheel
+    from hvdtools.core import installed
 
     console.print(found_table(env, plan))
     kept = plan.wheel.exists() and not force

@@ -18,9 +18,9 @@ from hvdtools.build.detect_gpu import find_cuda, find_gpus, find_nccl
 from hvdtools.build.detect_mpi import find_mpi
 from hvdtools.build.environment import Environment, Framework, Program, Python
 from hvdtools.build.query import first_match, query_output
-from hvdtools.cpus import usable_cpus
-from hvdtools.errors import HvdtoolsError
-from hvdtools.installed import framework_version
+from hvdtools.core.cpus import usable_cpus
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.installed import framework_version
 
 RUNTIME_REQUIREMENTS = (
     "cloudpickle>=3",

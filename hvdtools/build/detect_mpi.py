@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hvdtools.build.environment import Mpi
 from hvdtools.build.query import query_output
-from hvdtools.mpi import read_mpirun_version
+from hvdtools.core.mpi import read_mpirun_version
 
 
 def find_mpi() -> Mpi | None:

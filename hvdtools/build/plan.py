@@ -13,7 +13,7 @@ from hvdtools.build.choose import GpuChoice, choose_frameworks, choose_gpu
 from hvdtools.build.environment import Environment, Framework
 from hvdtools.build.sdist import Sdist
 from hvdtools.build.settings import CMAKE_FOLDER, places, shape
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from hvdtools import installed
 from hvdtools.build.plan import BuildPlan
+from hvdtools.core import installed
 
 
 def installed_key() -> str | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hvdtools.build.environment import Environment
 from hvdtools.build.plan import BuildPlan
-from hvdtools.installed import InstalledHorovod
+from hvdtools.core.installed import InstalledHorovod
 
 if TYPE_CHECKING:
     from rich.table import Table

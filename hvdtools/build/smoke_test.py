@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from hvdtools.build.environment import Environment
 from hvdtools.build.plan import BuildPlan
 from hvdtools.build.run_logged import end_group, scrubbed, start_group
-from hvdtools.errors import HvdtoolsError
-from hvdtools.mpi import Mpirun
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.mpi import Mpirun
 
 if TYPE_CHECKING:
     from rich.console import Console

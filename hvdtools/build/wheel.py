@@ -14,7 +14,7 @@ from hvdtools.build.plan import BuildPlan, Step
 from hvdtools.build.progress import shown
 from hvdtools.build.run_logged import run_logged, scrubbed
 from hvdtools.build.sdist import Sdist, sha256
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 if TYPE_CHECKING:
     from rich.console import Console

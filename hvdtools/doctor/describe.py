@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from hvdtools.build.environment import Framework
+from hvdtools.core.words import counted
 from hvdtools.doctor.facts import Facts, Horovod
 from hvdtools.doctor.facts_host import Gpus, Interface, Network
 from hvdtools.doctor.findings_network import gloo_interface, outward_interfaces
-from hvdtools.words import counted
 
 _GIB = 2**30
 _SHOWN = 4  # of interfaces and ports: a host of a cluster can have dozens

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvdtools.build.environment import Cuda, Framework, Nccl
+from hvdtools.core.installed import InstalledHorovod
+from hvdtools.core.mpi import Mpirun
 from hvdtools.doctor.facts_host import Cores, Gpus, Memory, Network, Slurm
-from hvdtools.installed import InstalledHorovod
-from hvdtools.mpi import Mpirun
 
 
 @dataclass(frozen=True)

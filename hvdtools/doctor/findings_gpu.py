@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hvdtools.core.words import counted
 from hvdtools.doctor.facts import Facts
 from hvdtools.doctor.finding import Finding, error, ok, warning
-from hvdtools.words import counted
 
 _CUDA_BUILD = "install a CUDA build of torch or tensorflow, then run `hvdtools build`"
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hvdtools.core.words import counted
 from hvdtools.doctor.facts import Facts
 from hvdtools.doctor.finding import Finding, ok, warning
 from hvdtools.doctor.findings_software import family
-from hvdtools.words import counted
 
 _GIB = 2**30
 # NVIDIA's advice for containers (`--shm-size=1g`); Docker gives 64 MiB unless told.

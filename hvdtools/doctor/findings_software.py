@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.build.environment import Framework
+from hvdtools.core.mpi import Mpirun
 from hvdtools.doctor.explain import explain, shortened
 from hvdtools.doctor.facts import Facts, Horovod, Load
 from hvdtools.doctor.finding import Finding, error, ok, warning
-from hvdtools.mpi import Mpirun
 
 _BUILD = "run `hvdtools build`"
 _CONTROLLERS = {"mpi": "MPI", "gloo": "Gloo"}

@@ -8,17 +8,18 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hvdtools import __version__, installed
+from hvdtools import __version__
 from hvdtools.build.detect import RUNTIME_REQUIREMENTS, find_tensorflow, find_torch, missing
 from hvdtools.build.detect_gpu import find_cuda, find_nccl
-from hvdtools.cpus import fair_threads, quota_cpus, usable_cpus
+from hvdtools.core import installed
+from hvdtools.core.cpus import fair_threads, quota_cpus, usable_cpus
+from hvdtools.core.installed import InstalledHorovod
 from hvdtools.doctor.facts import SHOWN_VARIABLES, Facts, Horovod
 from hvdtools.doctor.facts_host import Cores, Memory
 from hvdtools.doctor.probe_gpu import find_gpus
 from hvdtools.doctor.probe_load import load
 from hvdtools.doctor.probe_network import find_network
 from hvdtools.doctor.probe_slurm import find_slurm
-from hvdtools.installed import InstalledHorovod
 from hvdtools.launch import detect_host
 
 # MPICH and what follows its binary interface share one name; Open MPI 4 and 5 another.

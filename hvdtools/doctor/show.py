@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from hvdtools.core.words import counted
 from hvdtools.doctor.check import SUBJECT as ALL_REDUCE
 from hvdtools.doctor.describe import rows
 from hvdtools.doctor.finding import Finding
 from hvdtools.doctor.report import Report, worst
-from hvdtools.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console

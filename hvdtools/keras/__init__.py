@@ -11,7 +11,7 @@ For custom loops there is `hvdtools.tensorflow`.
 
 import keras
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 _INSTEAD = {
     "torch": "use hvdtools.torch in a loop of your own (a Keras model is a torch.nn.Module there)",
@@ -25,12 +25,13 @@ if keras.config.backend() != "tensorflow":
         f"{_INSTEAD.get(backend, 'use another library')}."
     )
 
-from hvdtools import installed  # noqa: E402
+from hvdtools.core import installed  # noqa: E402
 
 # Before Horovod's library is loaded: one that was built for another TensorFlow
 # would end in an undefined symbol, or worse.
 installed.require("tensorflow")
 
+from hvdtools.core.topology import Topology  # noqa: E402
 from hvdtools.keras.callbacks import callbacks  # noqa: E402
 from hvdtools.keras.data.shard import shard  # noqa: E402
 from hvdtools.keras.evaluate import evaluate  # noqa: E402
@@ -40,7 +41,6 @@ from hvdtools.keras.saving import load, save  # noqa: E402
 from hvdtools.tensorflow.collect import average, broadcast, gather  # noqa: E402
 from hvdtools.tensorflow.preemption import stop_requested  # noqa: E402
 from hvdtools.tensorflow.session import init  # noqa: E402
-from hvdtools.topology import Topology  # noqa: E402
 
 __all__ = [
     "Topology",

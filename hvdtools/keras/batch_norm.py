@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import nn
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.tensorflow import named
 
 _NAME = "hvdtools_batch_norm"

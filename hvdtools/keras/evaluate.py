@@ -7,7 +7,7 @@ from typing import Any
 import horovod.tensorflow as hvd
 import keras
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.callbacks.joint_metrics import JointMetrics
 from hvdtools.keras.callbacks.rank_0 import for_this_rank
 from hvdtools.tensorflow.session import require_started

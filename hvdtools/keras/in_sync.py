@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.replicated import optimizers_of, replicated
 from hvdtools.tensorflow.session import require_started
 from hvdtools.tensorflow.variables import assert_in_sync as assert_same

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.averaging import Averaging, attach, averaging_of, innermost
 from hvdtools.keras.batch_norm import teach_batch_norm
 from hvdtools.keras.xla import turn_off_xla

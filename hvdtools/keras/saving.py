@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import horovod.tensorflow as hvd
 import keras
 
-from hvdtools.agreement import on_every_rank
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.agreement import on_every_rank
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.prepare import prepare
 from hvdtools.keras.replicated import even_out
 from hvdtools.tensorflow.collect import broadcast, gather_object

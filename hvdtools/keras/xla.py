@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hvdtools.log import logger
+from hvdtools.core.log import logger
 
 _told: list[bool] = []
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.renamed import new_value
 from hvdtools.launch.option import Option
 from hvdtools.launch.options import RENAMED, merged
-from hvdtools.renamed import new_value
 
 if TYPE_CHECKING:
     from hvdtools.launch.plan import Plan, Submission

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
 from hvdtools.launch.option import TARGETS, Option
 from hvdtools.launch.options import merged

@@ -8,7 +8,7 @@ import tempfile
 
 import typer
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.plan import Submission
 from hvdtools.launch.spec import JobSpec, Slurm
 
@@ -46,7 +46,7 @@ def hand_over(submission: Submission, spec: JobSpec) -> int:
 
 
 def _to_slurm(submission: Submission, *, wait: bool) -> int:
-    from hvdtools.launch.slurm.follow import follow, submit
+    from hvdtools.launch.schedulers.slurm.follow import follow, submit
 
     job_id = submit(submission)
     typer.echo(f"submitted as job {job_id}", err=True)

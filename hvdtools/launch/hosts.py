@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 # A name, an IPv4 address, or user@name; launchers give other characters a meaning of their own.
 _NAME = re.compile(r"([A-Za-z0-9_][\w.-]*@)?[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")

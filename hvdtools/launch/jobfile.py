@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.renamed import with_new_keys
 from hvdtools.launch.options import RENAMED, merged
-from hvdtools.renamed import with_new_keys
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 
 class LogFiles:

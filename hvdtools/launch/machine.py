@@ -8,10 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools import installed
-from hvdtools.cpus import usable_cpus
-from hvdtools.errors import HvdtoolsError
-from hvdtools.mpi import Mpirun, find_mpirun
+from hvdtools.core import installed
+from hvdtools.core.cpus import usable_cpus
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.mpi import Mpirun, find_mpirun
 
 # Words for the interpreter that hvdtools runs in.
 PYTHONS = ("python", "python3")

@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch import horovodrun, over_mpi
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.mpi import HYDRA
+from hvdtools.core.words import counted
 from hvdtools.launch.interface import interface_variables
-from hvdtools.launch.launchers import launcher
+from hvdtools.launch.launchers import horovodrun, launcher, over_mpi
 from hvdtools.launch.machine import PYTHONS, Machine
 from hvdtools.launch.plan import Plan, Submission
 from hvdtools.launch.spec import Hosts, JobSpec, Kubernetes, Local, SageMaker, Slurm
-from hvdtools.mpi import HYDRA
 from hvdtools.rank_wrapper import words
-from hvdtools.words import counted
 
 
 def is_submitted(spec: JobSpec, machine: Machine) -> bool:
@@ -35,15 +34,15 @@ def make_submission(spec: JobSpec, machine: Machine) -> Submission:
     """
     # Imported where they are wanted: a job on this machine needs no reader of YAML.
     if isinstance(spec.on, Slurm):
-        from hvdtools.launch.slurm.script import submission as slurm_script
+        from hvdtools.launch.schedulers.slurm.script import submission as slurm_script
 
         return slurm_script(replace(spec, command=_command(spec, machine)), machine.python)
     if isinstance(spec.on, Kubernetes):
-        from hvdtools.launch.kubernetes.manifest import submission as manifest
+        from hvdtools.launch.schedulers.kubernetes.manifest import submission as manifest
 
         return manifest(spec)
     assert isinstance(spec.on, SageMaker), spec.on
-    from hvdtools.launch.sagemaker.request import submission as request
+    from hvdtools.launch.schedulers.sagemaker.request import submission as request
 
     return request(spec)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hvdtools.launch.kubernetes import target as kubernetes
 from hvdtools.launch.option import LAUNCHER_NAMES, TARGETS, Option
-from hvdtools.launch.sagemaker import target as sagemaker
-from hvdtools.launch.slurm import target as slurm
+from hvdtools.launch.schedulers.kubernetes import target as kubernetes
+from hvdtools.launch.schedulers.sagemaker import target as sagemaker
+from hvdtools.launch.schedulers.slurm import target as slurm
 from hvdtools.launch.spec import BINDINGS, DISTRIBUTIONS
 
 _HERE = ("local", "hosts")

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from hvdtools.log import FIRST_STEP
+from hvdtools.core.log import FIRST_STEP
 
 if TYPE_CHECKING:
     from rich.status import Status

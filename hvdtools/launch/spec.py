@@ -7,17 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.option import LAUNCHER_NAMES
-from hvdtools.launch.targets import (
-    LOCAL,
-    Hosts,
-    Kubernetes,
-    Local,
-    SageMaker,
-    Slurm,
-    Target,
-)
+from hvdtools.launch.schedulers import LOCAL, Hosts, Kubernetes, Local, SageMaker, Slurm, Target
 
 BINDINGS = ("none", "cores", "numa", "gpu")
 DISTRIBUTIONS = ("block", "cyclic")

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import read_launch_environment
 from hvdtools.rank_wrapper.words import ending
-from hvdtools.topology import read_launch_environment
 
 _MOVES_BACK = re.compile(rb"\r(?!\n)")  # a progress bar draws itself again
 _GRACE_S = 5.0

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from hvdtools.cpus import cpu_list, read_cpu_list, usable_cpus
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.cpus import cpu_list, read_cpu_list, usable_cpus
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment, read_launch_environment
 from hvdtools.rank_wrapper.gpus import Gpu, gpu_of
-from hvdtools.topology import LaunchEnvironment, read_launch_environment
 
 _SYSTEM = Path("/sys/devices/system")
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.cpus import read_cpu_list
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.cpus import read_cpu_list
+from hvdtools.core.errors import HvdtoolsError
 
 _PCI = Path("/sys/bus/pci/devices")
 _PATIENCE_S = 60

@@ -1,10 +1,10 @@
-"""Makes a Horovod job out of ranks that srun, torchrun or an mpirun without MPI started.
+"""Forms a Horovod job from ranks that srun, torchrun or an mpirun without MPI started.
 
-Horovod's Gloo wants each rank to know its place among all, and a key-value store to find
-the others in. horovodrun prepares both; here ranks do so for themselves, with no ssh and
-no MPI. Rank 0 serves the store (`store`), the others hear where it is (`ways`), and all
-introduce themselves; rank 0 then publishes one address book (`book`) from which each rank
-reads its place. That is a handful of requests for each rank.
+Horovod's Gloo expects each rank to know its rank, the size, and a key-value store through
+which ranks find each other. horovodrun prepares both; here the ranks do it themselves,
+without ssh or MPI. Rank 0 serves the store (`server`), the others find it (`discovery`),
+and all report who they are; rank 0 then publishes one list of members (`membership`), from
+which each rank reads its rank. That is a handful of requests per rank.
 """
 
 from __future__ import annotations

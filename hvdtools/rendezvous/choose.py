@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rendezvous import pmi, pmix, static
 from hvdtools.rendezvous.discovery import Discovery
 from hvdtools.rendezvous.file import NamesOrFile, SharedFile
-from hvdtools.topology import LaunchEnvironment
 
 
 def choose(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.rendezvous.endpoint import Endpoint
 from hvdtools.rendezvous.membership import Member
 from hvdtools.rendezvous.scope import BOOK, DOOR, ENTRY, OPEN, SHUT, scope_of, wait_a_little

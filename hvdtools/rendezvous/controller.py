@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from hvdtools.errors import HvdtoolsError, unknown_name
+from hvdtools.core.errors import HvdtoolsError, unknown_name
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rendezvous.meeting import meet
 from hvdtools.rendezvous.network import loopback
-from hvdtools.topology import LaunchEnvironment
 
 _CONTROLLER = "HOROVOD_CONTROLLER"
 

@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.rendezvous.discovery import Discovery
 from hvdtools.rendezvous.endpoint import Endpoint
 from hvdtools.rendezvous.network import interface_of

@@ -8,7 +8,8 @@ import secrets
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rendezvous import client
 from hvdtools.rendezvous.choose import choose
 from hvdtools.rendezvous.endpoint import Endpoint
@@ -25,7 +26,6 @@ from hvdtools.rendezvous.server import gather, open_store, refusal
 from hvdtools.rendezvous.static import HERE, StaticDiscovery
 from hvdtools.rendezvous.store import Store
 from hvdtools.rendezvous.variables import named_interface, set_for_horovod
-from hvdtools.topology import LaunchEnvironment
 
 _TIMEOUT = "HVDTOOLS_RENDEZVOUS_TIMEOUT_S"
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.topology import LaunchEnvironment
+from hvdtools.core.topology import LaunchEnvironment
 
 
 @dataclass(frozen=True)

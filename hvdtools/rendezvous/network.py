@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 
-from hvdtools.errors import unknown_name
+from hvdtools.core.errors import unknown_name
 
 # What container engines and hypervisors make; other hosts hardly ever reach these.
 _VIRTUAL = ("docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "podman", "lxc")

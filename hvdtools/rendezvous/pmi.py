@@ -13,10 +13,10 @@ import stat
 import sys
 from collections.abc import Mapping
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rendezvous.discovery import Discovery
 from hvdtools.rendezvous.endpoint import Endpoint
-from hvdtools.topology import LaunchEnvironment
 
 # Slurm leaves a second greeting on one connection unanswered, hydra answers at once.
 _GREETING_S = 2.0

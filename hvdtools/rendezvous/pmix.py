@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rendezvous.discovery import Discovery
 from hvdtools.rendezvous.endpoint import Endpoint
-from hvdtools.topology import LaunchEnvironment
 
 _BOOL, _STRING = 1, 3  # pmix_data_type_t
 _GLOBAL = 3  # pmix_scope_t

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.rendezvous import membership
 from hvdtools.rendezvous.client import Contact, probe
 from hvdtools.rendezvous.membership import Member

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rendezvous.discovery import Discovery
 from hvdtools.rendezvous.endpoint import Endpoint
-from hvdtools.topology import LaunchEnvironment
 
 # Below Linux' own range for outgoing connections (from 32768), above well-known services.
 _FIRST_PORT, _PORTS = 20000, 12000

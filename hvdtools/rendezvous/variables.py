@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
 
+from hvdtools.core.topology import MET
 from hvdtools.rendezvous import network
 from hvdtools.rendezvous.membership import Place
-from hvdtools.topology import MET
 
 _IFACE = "HOROVOD_GLOO_IFACE"
 

@@ -11,17 +11,17 @@ gradients = tape.gradient(loss, model.trainable_variables)  # averages over rank
 For `model.fit` there is `hvdtools.keras`.
 """
 
-from hvdtools import installed
+from hvdtools.core import installed
 
 # Before Horovod's library is loaded: one that was built for another TensorFlow
 # would end in an undefined symbol, or worse.
 installed.require("tensorflow")
 
+from hvdtools.core.topology import Topology  # noqa: E402
 from hvdtools.tensorflow.collect import average, broadcast, gather  # noqa: E402
 from hvdtools.tensorflow.session import init  # noqa: E402
 from hvdtools.tensorflow.tape import GradientTape  # noqa: E402
 from hvdtools.tensorflow.variables import assert_in_sync, broadcast_variables  # noqa: E402
-from hvdtools.topology import Topology  # noqa: E402
 
 __all__ = [
     "GradientTape",

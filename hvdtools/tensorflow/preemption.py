@@ -5,7 +5,7 @@ from __future__ import annotations
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvdtools import preemption
+from hvdtools.core import preemption
 from hvdtools.tensorflow import named
 from hvdtools.tensorflow.session import require_started
 

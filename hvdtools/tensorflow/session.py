@@ -9,10 +9,11 @@ import subprocess
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvdtools import job_start, log
-from hvdtools.cpus import fair_threads_of_siblings
-from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import LaunchEnvironment, Topology, read_launch_environment
+from hvdtools.core import log
+from hvdtools.core.cpus import fair_threads_of_siblings
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment, Topology, read_launch_environment
+from hvdtools.rendezvous import job_start
 
 _session: list[Topology] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.tensorflow.gradients import BUCKET_MIB, average_gradients
 from hvdtools.tensorflow.session import require_started
 

@@ -10,8 +10,8 @@ import horovod.tensorflow as hvd
 import numpy as np
 import tensorflow as tf
 
-from hvdtools import divergence
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core import divergence
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.tensorflow import named
 from hvdtools.tensorflow.collect import gather_object, require_rank
 from hvdtools.tensorflow.session import require_started

@@ -9,13 +9,13 @@ loader = hvt.shard(loader)
 loss = hvt.average(loss.item(), count=len(batch))
 """
 
-from hvdtools import installed
+from hvdtools.core import installed
 
 # Before Horovod's library is loaded: one that was built for another PyTorch
 # would end in an undefined symbol, or worse.
 installed.require("torch")
 
-from hvdtools.topology import Topology  # noqa: E402
+from hvdtools.core.topology import Topology  # noqa: E402
 from hvdtools.torch.collect import average, broadcast, gather  # noqa: E402
 from hvdtools.torch.compiling import compile  # noqa: E402
 from hvdtools.torch.data.samplers import ShardSampler  # noqa: E402

@@ -8,8 +8,8 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from hvdtools import divergence
-from hvdtools.divergence import Differences
+from hvdtools.core import divergence
+from hvdtools.core.divergence import Differences
 from hvdtools.torch.waiting import join_default_stream, wait_for
 
 _WORD_BYTES = 8

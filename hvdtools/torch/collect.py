@@ -12,7 +12,7 @@ from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 from torch.nn import Module
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.replicate import broadcast_tensors, replicate_module
 from hvdtools.torch.session import require_started
 from hvdtools.torch.waiting import waiting

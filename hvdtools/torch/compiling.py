@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from torch.nn import Module, ModuleDict, ModuleList
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 
 ModuleT = TypeVar("ModuleT", bound=Module)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from hvdtools import divergence
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core import divergence
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.checksum import Comparison, checksums
 from hvdtools.torch.norm.layers import may_differ
 from hvdtools.torch.session import require_started

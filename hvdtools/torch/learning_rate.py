@@ -8,9 +8,9 @@ from weakref import WeakSet
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hvdtools import lr_scaling
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
+from hvdtools.core import lr_scaling
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 from hvdtools.torch.session import require_started
 from hvdtools.torch.warmup import KEY, WarmUp
 

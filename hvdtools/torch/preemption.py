@@ -5,7 +5,7 @@ from __future__ import annotations
 import horovod.torch as hvd
 import torch
 
-from hvdtools import preemption
+from hvdtools.core import preemption
 from hvdtools.torch.session import require_started
 from hvdtools.torch.waiting import waiting
 

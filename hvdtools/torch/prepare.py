@@ -13,8 +13,8 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger, tell_first_step
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger, tell_first_step
 from hvdtools.torch.collect import average
 from hvdtools.torch.gradients.backward import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer

@@ -14,7 +14,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from hvdtools.agreement import on_every_rank
+from hvdtools.core.agreement import on_every_rank
 from hvdtools.torch.replicate import (
     broadcast_tensors,
     replicate_module,

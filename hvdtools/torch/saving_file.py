@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 _FORMAT = 1
 

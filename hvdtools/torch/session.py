@@ -7,11 +7,12 @@ import os
 import horovod.torch as hvd
 import torch
 
-from hvdtools import job_start, log
-from hvdtools.cpus import fair_threads
-from hvdtools.errors import HvdtoolsError
-from hvdtools.job_start import RankInfo
-from hvdtools.topology import Topology, read_launch_environment
+from hvdtools.core import log
+from hvdtools.core.cpus import fair_threads
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import Topology, read_launch_environment
+from hvdtools.rendezvous import job_start
+from hvdtools.rendezvous.job_start import RankInfo
 from hvdtools.torch.stall import StallWatch
 
 

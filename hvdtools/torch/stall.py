@@ -22,7 +22,7 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
-from hvdtools.log import logger, ranks_in_words
+from hvdtools.core.log import logger, ranks_in_words
 from hvdtools.torch.waiting import current_wait
 
 _MESSAGE_BYTES = 2048

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 # In each parameter group: {"factor", "warmup_steps", "step"}; "step" counts the
 # steps taken up to warmup_steps. Replaced as a whole, never changed: a

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 _explicit: list[float] = []
 # By the pass over a loader that handed the batch out; the latest batch comes last.

@@ -1,4 +1,4 @@
-"""benchmarks/allreduce.py in real ranks: right sums are found right, wrong ones are counted."""
+"""allreduce.py in real ranks: right sums are found right, wrong ones are counted."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pytest
 import torch
 from paths import BENCHMARKS, HVDTOOLS, PROGRAMS
 
-from hvdtools.bench.measured import Allreduce, Point, from_table
-from hvdtools.bench.runs import free_ports
+from hvdtools.bench.results.measured import Allreduce, Point, from_table
+from hvdtools.bench.run.runs import free_ports
 from hvdtools.launch import detect_host
 
 pytestmark = pytest.mark.ranks
 
-PROGRAM = BENCHMARKS / "allreduce.py"
+PROGRAM = BENCHMARKS / "allreduce" / "allreduce.py"
 PLANTED = PROGRAMS / "rank_allreduce.py"
 # One block of each message: whether it is right does not depend on how often it is timed.
 ONCE = ("--min-blocks", "1", "--max-blocks", "1", "--warmup-blocks", "0", "--device", "cpu")
@@ -195,8 +195,7 @@ def test_a_bad_argument_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import allreduce
+    from hvdtools.bench.programs.allreduce import allreduce
 
     with pytest.raises(SystemExit) as ended:
         allreduce.parse(arguments)
@@ -222,10 +221,11 @@ def test_a_horovod_that_is_not_there_is_one_sentence() -> None:
     code = (
         "import sys, importlib.util as u; find = u.find_spec\n"
         "u.find_spec = lambda name, *more: None if name == 'horovod' else find(name, *more)\n"
-        "import allreduce; sys.exit(allreduce.main(['--sizes', '1KiB']))"
+        "from hvdtools.bench.programs.allreduce import allreduce\n"
+        "sys.exit(allreduce.main(['--sizes', '1KiB']))"
     )
     command = [sys.executable, "-c", code]
-    ended = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert "Horovod is not installed here: run `hvdtools build`." in ended.stderr
 
@@ -233,14 +233,15 @@ def test_a_horovod_that_is_not_there_is_one_sentence() -> None:
 def test_an_mpi_that_does_not_read_gpus_is_not_given_their_addresses() -> None:
     pytest.importorskip("mpi4py")
     code = (
-        "import allreduce_mpi, torch; from hvdtools.topology import ALONE\n"
-        "engine = allreduce_mpi.Mpi4py(ALONE, torch.device('cuda'))\n"
-        "if allreduce_mpi.reads_gpus(): print('it reads GPUs'); raise SystemExit\n"
+        "import torch; from hvdtools.bench.programs.allreduce import mpi\n"
+        "from hvdtools.core.topology import ALONE\n"
+        "engine = mpi.Mpi4py(ALONE, torch.device('cuda'))\n"
+        "if mpi.reads_gpus(): print('it reads GPUs'); raise SystemExit\n"
         "try: engine.operation([torch.ones(1)])\n"
         "except engine.refusals as error: print(error)\n"
     )
     command = [sys.executable, "-c", code]
-    said = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert said.stdout.strip() in (
         *("it reads GPUs", "this MPI does not say that it can read the memory of GPUs"),
     ), said.stderr

@@ -1,4 +1,4 @@
-"""The parts of benchmarks/allreduce.py: numbers with exact sums, lengths of blocks, bandwidths."""
+"""The parts of allreduce.py: numbers with exact sums, lengths of blocks, bandwidths."""
 
 from __future__ import annotations
 
@@ -7,20 +7,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from paths import BENCHMARKS
 
-from hvdtools.bench.bandwidth import algbw_gb_per_s, busbw_gb_per_s
-from hvdtools.bench.sizes import parse_size, sizes_in
-from hvdtools.errors import HvdtoolsError
+from hvdtools.bench.analysis.bandwidth import algbw_gb_per_s, busbw_gb_per_s
+from hvdtools.bench.suite.sizes import parse_size, sizes_in
+from hvdtools.core.errors import HvdtoolsError
 
 
 @pytest.fixture(name="modules")
 def _modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The program's parts, as it imports them."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import allreduce_memory
-    import allreduce_pace
-    import allreduce_values
+    from hvdtools.bench.programs.allreduce import memory as allreduce_memory
+    from hvdtools.bench.programs.allreduce import pace as allreduce_pace
+    from hvdtools.bench.programs.allreduce import values as allreduce_values
 
     monkeypatch.setattr(allreduce_values, "TILE", 97)
     return SimpleNamespace(values=allreduce_values, pace=allreduce_pace, memory=allreduce_memory)

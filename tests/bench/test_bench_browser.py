@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from bench_whole_run import predictions, whole_run
 
-from hvdtools.bench.report import write_page
+from hvdtools.bench.report.page import write_page
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

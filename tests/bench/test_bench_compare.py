@@ -11,10 +11,10 @@ import pytest
 from bench_examples import allreduce_result, failed, loader_result, training_result
 from rich.console import Console
 
-from hvdtools.bench.compare import Change, by_chance, compare, differing_facts
-from hvdtools.bench.measured import Point
-from hvdtools.bench.results import Result
-from hvdtools.bench.showing import show_changes
+from hvdtools.bench.analysis.compare import Change, by_chance, compare, differing_facts
+from hvdtools.bench.report.showing import show_changes
+from hvdtools.bench.results.measured import Point
+from hvdtools.bench.results.result_file import Result
 
 BLOCKS = 8
 

@@ -10,15 +10,15 @@ import pytest
 from bench_examples import allreduce_result, phases, training_result
 from paths import BENCHMARKS
 
-from hvdtools.bench.cases import Case, cases
-from hvdtools.bench.engines import FAMILIES
-from hvdtools.bench.forecasts import LARGE, forecasts, question_of, ranks_by_default
-from hvdtools.bench.network import network_of
-from hvdtools.bench.report import page_of
-from hvdtools.bench.results import FILE_NAME, Result, append
-from hvdtools.bench.sections import sections
-from hvdtools.bench.sizes import sizes_in
-from hvdtools.bench.suite import load
+from hvdtools.bench.predict.forecasts import LARGE, forecasts, question_of, ranks_by_default
+from hvdtools.bench.predict.network import network_of
+from hvdtools.bench.report.page import page_of
+from hvdtools.bench.report.sections import sections
+from hvdtools.bench.results.result_file import FILE_NAME, Result, append
+from hvdtools.bench.suite.cases import Case, cases
+from hvdtools.bench.suite.engines import FAMILIES
+from hvdtools.bench.suite.sizes import sizes_in
+from hvdtools.bench.suite.suite_file import load
 from hvdtools.cli import main
 
 DEMO = load("demo")
@@ -80,7 +80,7 @@ def test_the_demo_is_short() -> None:
 def test_the_demo_trains_under_every_kind_of_engine() -> None:
     found: dict[str, set[str]] = {}
     for program in DEMO.programs:
-        assert program.file.samefile(BENCHMARKS / FAMILIES[program.family].program)
+        assert program.file.samefile(FAMILIES[program.family].file)
         found.setdefault(program.family, set()).update(program.engines)
     assert found["torch"] == {"hvdtools-mpi", "hvdtools-gloo", "ddp", "no_comm"}
     assert found["keras"] == {"hvdtools-mpi", "mwms"}
@@ -168,7 +168,9 @@ def test_predict_reads_the_demo(
 ) -> None:
     for result in RESULTS:
         append(tmp_path / FILE_NAME, result)
-    monkeypatch.setattr("hvdtools.bench.showing.write_page", lambda *_: "a page")  # takes seconds
+    monkeypatch.setattr(
+        "hvdtools.bench.report.showing.write_page", lambda *_: "a page"
+    )  # takes seconds
     said = _predict((), tmp_path, monkeypatch, capsys)
     assert said.count("held out: a step on 2 ranks is predicted to take") == 4
     assert "Keras: cnn on digits, float32, weak scaling, hvdtools-mpi" in said

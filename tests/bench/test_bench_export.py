@@ -10,11 +10,11 @@ import pytest
 from bench_examples import failed, training_result
 from bench_whole_run import HOSTILE, WRONG, trainings, whole_run
 
-from hvdtools.bench.curves import curves
-from hvdtools.bench.export import to_csv, write_csv
-from hvdtools.bench.loaders import loaders
-from hvdtools.bench.results import Result
-from hvdtools.bench.stats import summarise
+from hvdtools.bench.analysis.curves import curves
+from hvdtools.bench.analysis.loaders import loaders
+from hvdtools.bench.analysis.stats import summarise
+from hvdtools.bench.results.export import to_csv, write_csv
+from hvdtools.bench.results.result_file import Result
 
 RUN = whole_run()
 

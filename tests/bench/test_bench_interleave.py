@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 import pytest
 import scipy.stats
 
-from hvdtools.bench.interleave import StoppingRule, run_interleaved
-from hvdtools.bench.interval import Span, median_interval
+from hvdtools.bench.analysis.interval import Span, median_interval
+from hvdtools.bench.run.interleave import StoppingRule, run_interleaved
 
 
 def test_intervals_of_tables() -> None:

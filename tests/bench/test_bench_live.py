@@ -9,10 +9,10 @@ import pytest
 from bench_examples import allreduce_result, failed, loader_result, training_result
 from rich.console import Console
 
-from hvdtools.bench.cases import cases
-from hvdtools.bench.live import Watcher, outcome, watching
-from hvdtools.bench.measured import Point
-from hvdtools.bench.suite import load
+from hvdtools.bench.results.measured import Point
+from hvdtools.bench.run.live import Watcher, outcome, watching
+from hvdtools.bench.suite.cases import cases
+from hvdtools.bench.suite.suite_file import load
 
 
 def lines_of(console: Console) -> list[str]:

@@ -13,17 +13,17 @@ from paths import GOLDEN
 from typer.testing import CliRunner
 
 import hvdtools.bench
-from hvdtools.bench.export import to_csv
-from hvdtools.bench.forecasts import Question, forecasts
-from hvdtools.bench.migration import SCHEMA_VERSION
-from hvdtools.bench.report import page_of
-from hvdtools.bench.results import FILE_NAME, append, bring_up_to_date, read
-from hvdtools.bench.suite import load
+from hvdtools.bench.predict.forecasts import Question, forecasts
+from hvdtools.bench.report.page import page_of
+from hvdtools.bench.results.export import to_csv
+from hvdtools.bench.results.migration import SCHEMA_VERSION
+from hvdtools.bench.results.result_file import FILE_NAME, append, bring_up_to_date, read
+from hvdtools.bench.suite.suite_file import load
 from hvdtools.cli import app
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 SCHEMA: dict[str, Any] = json.loads(
-    (Path(hvdtools.bench.__file__).parent / "results.schema.json").read_text()
+    (Path(hvdtools.bench.__file__).parent / "results" / "results.schema.json").read_text()
 )
 # Written by the hvdtools of that version: Gloo, MPI, DDP, TensorFlow; version 3 has a failure, an
 # all-reduce that Horovod does not support, an input pipeline and interleaved engines as well.

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hvdtools.bench.engines import FAMILIES, as_it_ran
-from hvdtools.bench.palette import MARKS, PAGE, PHASES, mark_of
+from hvdtools.bench.report.palette import MARKS, PAGE, PHASES, mark_of
+from hvdtools.bench.suite.engines import FAMILIES, as_it_ran
 
 Floats = NDArray[np.float64]
 

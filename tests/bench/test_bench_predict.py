@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from bench_examples import allreduce_result, phases, training_result
 
-from hvdtools.bench.alpha_beta import AlphaBeta, Timed, fit
-from hvdtools.bench.network import network_of
-from hvdtools.bench.predict import Forecast, predict
-from hvdtools.bench.results import Result
-from hvdtools.bench.workloads import by_workload
-from hvdtools.errors import HvdtoolsError
+from hvdtools.bench.analysis.workloads import by_workload
+from hvdtools.bench.predict.alpha_beta import AlphaBeta, Timed, fit
+from hvdtools.bench.predict.forecast import Forecast, predict
+from hvdtools.bench.predict.network import network_of
+from hvdtools.bench.results.result_file import Result
+from hvdtools.core.errors import HvdtoolsError
 
 MIB = 2**20
 SIZES = tuple(4**power * 1024 for power in range(9))  # 1 KiB to 64 MiB

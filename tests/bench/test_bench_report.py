@@ -13,15 +13,15 @@ from bench_examples import allreduce_result, failed, loader_result, training_res
 from bench_whole_run import HOSTILE, WRONG, predictions, trainings, whole_run
 from rich.console import Console
 
-from hvdtools.bench import provenance
-from hvdtools.bench.curves import curves
-from hvdtools.bench.grids import communication_share
-from hvdtools.bench.report import PAGE_NAME, page_of, write_page
-from hvdtools.bench.results import Result
-from hvdtools.bench.sections import sections
-from hvdtools.bench.stats import summarise
-from hvdtools.bench.table import show
-from hvdtools.bench.words import bytes_in_words, percent, rate_in_words, seconds_in_words
+from hvdtools.bench.analysis.curves import curves
+from hvdtools.bench.analysis.stats import summarise
+from hvdtools.bench.report.grids import communication_share
+from hvdtools.bench.report.page import PAGE_NAME, page_of, write_page
+from hvdtools.bench.report.sections import sections
+from hvdtools.bench.report.table import show
+from hvdtools.bench.report.words import bytes_in_words, percent, rate_in_words, seconds_in_words
+from hvdtools.bench.results import provenance
+from hvdtools.bench.results.result_file import Result
 
 
 class Page(HTMLParser):

@@ -12,10 +12,8 @@ import pytest
 from bench_examples import allreduce_result, failed, loader_result, phases, training_result
 
 import hvdtools.bench
-from hvdtools.bench import facts
-from hvdtools.bench.engines import FAMILIES, as_it_ran
-from hvdtools.bench.measured import KINDS, Point
-from hvdtools.bench.results import (
+from hvdtools.bench.results.measured import KINDS, Point
+from hvdtools.bench.results.result_file import (
     FILE_NAME,
     Result,
     append,
@@ -24,10 +22,12 @@ from hvdtools.bench.results import (
     read,
     whole_results,
 )
-from hvdtools.errors import HvdtoolsError
+from hvdtools.bench.run import facts
+from hvdtools.bench.suite.engines import FAMILIES, as_it_ran
+from hvdtools.core.errors import HvdtoolsError
 
 SCHEMA: dict[str, Any] = json.loads(
-    (Path(hvdtools.bench.__file__).parent / "results.schema.json").read_text()
+    (Path(hvdtools.bench.__file__).parent / "results" / "results.schema.json").read_text()
 )
 EACH_KIND = [
     training_result("ddp", 2, phase_s=phases(2, 0.1, 0.2, 0.3, 0.4)),

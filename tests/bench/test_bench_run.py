@@ -15,15 +15,15 @@ import pytest
 from bench_examples import training_result
 from paths import BENCHMARKS
 
-from hvdtools import installed
-from hvdtools.bench import runs
-from hvdtools.bench.cases import cases
-from hvdtools.bench.engines import FAMILIES
-from hvdtools.bench.place import Place
-from hvdtools.bench.report import PAGE_NAME
-from hvdtools.bench.results import FILE_NAME, Result, append, read
-from hvdtools.bench.runs import Run, run_cases
-from hvdtools.bench.suite import load
+from hvdtools.bench.report.page import PAGE_NAME
+from hvdtools.bench.results.result_file import FILE_NAME, Result, append, read
+from hvdtools.bench.run import runs
+from hvdtools.bench.run.place import Place
+from hvdtools.bench.run.runs import Run, run_cases
+from hvdtools.bench.suite.cases import cases
+from hvdtools.bench.suite.engines import FAMILIES
+from hvdtools.bench.suite.suite_file import load
+from hvdtools.core import installed
 from hvdtools.launch import Outcome, detect_host
 
 SECRET = "correct-horse-battery-staple"
@@ -184,8 +184,7 @@ def test_a_failing_case_is_a_row_and_the_suite_goes_on(tmp_path: Path) -> None:
         "import os, runpy, sys\n"
         "if 'ddp' in sys.argv and os.environ['OMPI_COMM_WORLD_RANK'] == '1':\n"
         "    sys.exit('no luck today')\n"
-        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
-        f"runpy.run_path({str(BENCHMARKS / 'train_torch.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(BENCHMARKS / 'torch' / 'train_torch.py')!r}, run_name='__main__')\n"
     )
     suite = write_suite(tmp_path, "./moody.py", ("ddp", "hvdtools-gloo"))
     ended = bench("run", str(suite), cwd=tmp_path)
@@ -215,7 +214,8 @@ def test_a_program_that_measures_nothing_is_a_failure(tmp_path: Path) -> None:
 
 
 PLANTED_IN_TORCH = """
-import torch, train_torch, torch_training
+import torch
+from hvdtools.bench.programs.torch import train_torch, training as torch_training
 digest = torch_training.Trainer.digest
 def plant_then_digest(trainer):
     if trainer.engine.rank == 1:
@@ -227,9 +227,9 @@ train_torch.main()
 train_torch.leave()
 """
 PLANTED_IN_KERAS = """
-import keras_start
-keras_start.set_environment()
-import train_keras, keras_measure
+from hvdtools.bench.programs.keras import start
+start.set_environment()
+from hvdtools.bench.programs.keras import train_keras, measure as keras_measure
 import numpy as np
 replicas_equal = keras_measure.replicas_equal
 def plant_then_compare(engine, model):
@@ -255,9 +255,7 @@ train_keras.main()
 def test_a_weight_that_differs_on_one_rank_is_caught(
     engine: str, planted: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "planted.py").write_text(
-        f"import sys\nsys.path.insert(0, {str(BENCHMARKS)!r})\n{planted}"
-    )
+    (tmp_path / "planted.py").write_text(planted)
     family = "torch" if planted is PLANTED_IN_TORCH else "keras"
     suite = write_suite(tmp_path, "./planted.py", (engine,), family=family)
     ended = bench("run", str(suite), cwd=tmp_path)
@@ -298,8 +296,7 @@ def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path
         "if 'ddp' in sys.argv and not os.path.exists('resumed'):\n"
         "    open('waiting', 'w').close()\n"
         "    time.sleep(300)\n"
-        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
-        f"runpy.run_path({str(BENCHMARKS / 'train_torch.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(BENCHMARKS / 'torch' / 'train_torch.py')!r}, run_name='__main__')\n"
     )
     suite = write_suite(tmp_path, "./slow.py", ("hvdtools-gloo", "ddp", "no_comm"), ranks="1")
     running = subprocess.Popen(

@@ -18,15 +18,15 @@ from bench_examples import (
     training_result,
 )
 
-from hvdtools.bench.bootstrap import generator, resample, span_of
-from hvdtools.bench.curves import curves
-from hvdtools.bench.interval import Span
-from hvdtools.bench.loaders import loaders
-from hvdtools.bench.measured import Point
-from hvdtools.bench.plots import phases_of
-from hvdtools.bench.results import Result
-from hvdtools.bench.stats import Row, is_input_bound, summarise
-from hvdtools.bench.workloads import by_workload
+from hvdtools.bench.analysis.bootstrap import generator, resample, span_of
+from hvdtools.bench.analysis.curves import curves
+from hvdtools.bench.analysis.interval import Span
+from hvdtools.bench.analysis.loaders import loaders
+from hvdtools.bench.analysis.stats import Row, is_input_bound, summarise
+from hvdtools.bench.analysis.workloads import by_workload
+from hvdtools.bench.report.plots import phases_of
+from hvdtools.bench.results.measured import Point
+from hvdtools.bench.results.result_file import Result
 
 
 def rows_of(results: Sequence[Result]) -> dict[tuple[str, int, int], Row]:

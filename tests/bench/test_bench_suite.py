@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from paths import BENCHMARKS
 
-from hvdtools.bench import suite as suites
-from hvdtools.bench.cases import Case, cases, names_of, program_arguments, together
-from hvdtools.bench.engines import FAMILIES
-from hvdtools.bench.options import MODELS, OPTIONS
-from hvdtools.bench.place import Place
+from hvdtools.bench.run.place import Place
+from hvdtools.bench.suite import suite_file as suites
+from hvdtools.bench.suite.cases import Case, cases, names_of, program_arguments, together
+from hvdtools.bench.suite.engines import FAMILIES
+from hvdtools.bench.suite.options import MODELS, OPTIONS
 from hvdtools.cli import main
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.hosts import read_hosts
 from hvdtools.launch.spec import Hosts, Slurm
 
@@ -97,10 +97,10 @@ def test_a_suite_is_what_its_file_says(tmp_path: Path) -> None:
     assert (suite.name, suite.sizes) == ("mine", ((1, 1), (2, 1)))
     torch, keras = suite.programs
     assert torch.engines == ("hvdtools-mpi", "hvdtools-gloo", "ddp")
-    assert torch.file.samefile(BENCHMARKS / "train_torch.py")
+    assert torch.file.samefile(BENCHMARKS / "torch" / "train_torch.py")
     assert torch.asked("batch_size") == 45 and torch.scalings == ("weak",)
     assert keras.engines == ("hvdtools-mpi", "hvdtools-gloo", "mwms")
-    assert keras.file.samefile(BENCHMARKS / "train_keras.py")
+    assert keras.file.samefile(BENCHMARKS / "keras" / "train_keras.py")
 
 
 def test_every_shipped_suite_can_be_unrolled() -> None:
@@ -208,7 +208,7 @@ def test_the_command_by_hand_names_no_folder_of_this_machine(name: str) -> None:
     suite = suites.load(name)
     for case in cases(suite):
         line = Place().command_by_hand(suite, case, 5000)
-        assert f"benchmarks/{case.family.program}" in line
+        assert f"benchmarks/{case.family.folder}/{case.family.program}" in line
         assert str(Path.home()) not in line and str(BENCHMARKS.parent) not in line
 
 
@@ -232,13 +232,13 @@ def _keys_of(file: str, name: str) -> tuple[str, ...]:
 
 def test_names_that_a_suite_may_use_are_the_programs_own() -> None:
     assert (
-        set(MODELS["torch"]) == set(MODELS["input"]) == set(_keys_of("torch_models.py", "MODELS"))
+        set(MODELS["torch"]) == set(MODELS["input"]) == set(_keys_of("torch/models.py", "MODELS"))
     )
-    assert set(MODELS["keras"]) == set(_keys_of("keras_model.py", "MODELS"))
+    assert set(MODELS["keras"]) == set(_keys_of("keras/model.py", "MODELS"))
     for family, file in (
-        ("torch", "torch_engines.py"),
-        ("keras", "keras_engines.py"),
-        ("allreduce", "allreduce_engines.py"),
+        ("torch", "torch/engines.py"),
+        ("keras", "keras/engines.py"),
+        ("allreduce", "allreduce/engines.py"),
     ):
         told = {engine.program_engine for engine in FAMILIES[family].engines.values()}
         assert told == set(_keys_of(file, "ENGINES"))
@@ -246,7 +246,7 @@ def test_names_that_a_suite_may_use_are_the_programs_own() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_options_of_a_suite_are_the_programs(family: str) -> None:
-    program = BENCHMARKS / FAMILIES[family].program
+    program = FAMILIES[family].file
     helped = subprocess.run(
         [sys.executable, str(program), "--help"], capture_output=True, text=True, timeout=120
     )

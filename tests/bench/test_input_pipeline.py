@@ -1,4 +1,4 @@
-"""benchmarks/input_pipeline.py: what it measures is what loading takes."""
+"""benchmarks/torch/input_pipeline.py: what it measures is what loading takes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jobs import Job, start_job
 from paths import BENCHMARKS
 from PIL import Image
 
-from hvdtools.bench.measured import Loader, from_table
-from hvdtools.bench.runs import free_ports
+from hvdtools.bench.results.measured import Loader, from_table
+from hvdtools.bench.run.runs import free_ports
 
 pytestmark = pytest.mark.ranks
 
-PROGRAM = BENCHMARKS / "input_pipeline.py"
+PROGRAM = BENCHMARKS / "torch" / "input_pipeline.py"
 BLOCKS = ("--interval", 0, "--limit-s", 0, "--min-blocks", 6)  # exactly six
 # One sleep is at least as long as asked; what is on top of it are this machine's other loads.
 LONGER = 2.0
@@ -203,10 +203,9 @@ def test_a_bad_argument_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     # What is found out without PyTorch: importing it, and loading, would be an ImportError.
-    monkeypatch.setitem(sys.modules, "input_measure", None)
-    import input_pipeline
+    monkeypatch.setitem(sys.modules, "hvdtools.bench.programs.torch.input_measure", None)
+    from hvdtools.bench.programs.torch import input_pipeline
 
     with pytest.raises(SystemExit) as ended:
         input_pipeline.main([str(folder) if word == "FOLDER" else word for word in arguments])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,23 +26,23 @@ for line in lines:
 print(json.dumps([codes, [name for name in slow if name in sys.modules]]))
 """
 WRONG = {
-    "train_keras.py": [
+    "keras/train_keras.py": [
         ["--engine", "ddp"],
         ["--engine", "mwms"],
         ["--data", "."],
         ["--batch-size", "2000"],
     ],
-    "train_torch.py": [
+    "torch/train_torch.py": [
         ["--engine", "mwms"],
         ["--engine", "ddp"],
         ["--data", "cats"],
         ["--model", "mlp", "--epochs", "1"],
     ],
-    "allreduce.py": [["--engine", "smoke"], ["--dtype", "int8"]],
-    "input_pipeline.py": [["--model", "rnn"], ["--data", "cats"], ["--make", "."]],
-    "keras_prepare_cost.py": [["--repeats", "1"]],
-    "proof_cost.py": [["--model", "lenet"]],
-    "launch_time.py": [["--repeats", "few"]],
+    "allreduce/allreduce.py": [["--engine", "smoke"], ["--dtype", "int8"]],
+    "torch/input_pipeline.py": [["--model", "rnn"], ["--data", "cats"], ["--make", "."]],
+    "studies/keras_prepare_cost.py": [["--repeats", "1"]],
+    "studies/proof_cost.py": [["--model", "lenet"]],
+    "studies/launch_time.py": [["--repeats", "few"]],
 }
 
 
@@ -58,7 +57,6 @@ def test_help_and_a_wrong_option_import_no_framework(program: str, tmp_path: Pat
             *(json.dumps(lines), json.dumps(slow)),
         ],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
         capture_output=True,
         text=True,
         timeout=120,

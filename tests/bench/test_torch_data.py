@@ -12,17 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from paths import BENCHMARKS
 from torch.utils.data import DataLoader
 
-from hvdtools.errors import HvdtoolsError
-
-sys.path.insert(0, str(BENCHMARKS))
-import torch_data
-import torch_models
-from bad_sample import BadSample
-from torch_data import FixedBatch, dealt, for_ever, on_device
-from torch_text import Windows
+from hvdtools.bench.programs.common.bad_sample import BadSample
+from hvdtools.bench.programs.torch import data as torch_data
+from hvdtools.bench.programs.torch import models as torch_models
+from hvdtools.bench.programs.torch.data import FixedBatch, dealt, for_ever, on_device
+from hvdtools.bench.programs.torch.text import Windows
+from hvdtools.core.errors import HvdtoolsError
 
 CPU = torch.device("cpu")
 F32 = torch.float32

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from paths import BENCHMARKS
 from PIL import Image
 
-from hvdtools.errors import HvdtoolsError
-
-sys.path.insert(0, str(BENCHMARKS))
-import torch_data
-from bad_sample import BadSample
-from torch_data import dealt
-from torch_image_folder import ImageFolder, random_box
+from hvdtools.bench.programs.common.bad_sample import BadSample
+from hvdtools.bench.programs.torch import data as torch_data
+from hvdtools.bench.programs.torch.data import dealt
+from hvdtools.bench.programs.torch.image_folder import ImageFolder, random_box
+from hvdtools.core.errors import HvdtoolsError
 
 COLOURS = {"a": (255, 0, 0), "b": (0, 128, 255), "c": (10, 20, 30)}
 

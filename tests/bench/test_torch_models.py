@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import pytest
 import torch
-from paths import BENCHMARKS
 from torch import nn
 
-sys.path.insert(0, str(BENCHMARKS))
-import torch_data
-import torch_models
-import torch_steps
-from gpt_shapes import GPT_124M, GPT_350M, GPT_MINI, Shape
-from torch_gpt import Gpt
-from torch_models import MODELS, adamw
+from hvdtools.bench.programs.common.gpt_shapes import GPT_124M, GPT_350M, GPT_MINI, Shape
+from hvdtools.bench.programs.torch import data as torch_data
+from hvdtools.bench.programs.torch import models as torch_models
+from hvdtools.bench.programs.torch import steps as torch_steps
+from hvdtools.bench.programs.torch.gpt import Gpt
+from hvdtools.bench.programs.torch.models import MODELS, adamw
 
 CPU = torch.device("cpu")
 # Published: torchvision's tables for the two, OpenAI's released files for the GPTs.

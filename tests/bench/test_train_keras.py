@@ -1,4 +1,4 @@
-"""benchmarks/train_keras.py: the images it reads, and engines that all do the same work."""
+"""benchmarks/keras/train_keras.py: the images it reads, and engines that all do the same work."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 from jobs import start_job
 from paths import BENCHMARKS
 
-from hvdtools.bench.measured import Training, from_table
-from hvdtools.bench.runs import free_ports
-from hvdtools.errors import HvdtoolsError
+from hvdtools.bench.results.measured import Training, from_table
+from hvdtools.bench.run.runs import free_ports
+from hvdtools.core.errors import HvdtoolsError
 
 pytestmark = pytest.mark.ranks
 
-PROGRAM = BENCHMARKS / "train_keras.py"
+PROGRAM = BENCHMARKS / "keras" / "train_keras.py"
 BATCHES = [f"data_batch_{number}.bin" for number in range(1, 6)]
 # One batch of 180 in all, and one learning rate in all, whatever the number of ranks.
 WHOLE_BATCH, WHOLE_LR = 180, 1.2e-3
@@ -29,8 +29,7 @@ WHOLE_BATCH, WHOLE_LR = 180, 1.2e-3
 @pytest.fixture(name="images")
 def _images(monkeypatch: pytest.MonkeyPatch) -> object:
     """The module of images, as the program imports it."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import colour_images
+    from hvdtools.bench.programs.keras import color_images as colour_images
 
     return colour_images
 
@@ -124,10 +123,9 @@ def test_a_bad_argument_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     # What is found out without TensorFlow: importing it, and training, would be an ImportError.
-    monkeypatch.setitem(sys.modules, "keras_engines", None)
-    import train_keras
+    monkeypatch.setitem(sys.modules, "hvdtools.bench.programs.keras.engines", None)
+    from hvdtools.bench.programs.keras import train_keras
 
     with pytest.raises(SystemExit) as ended:
         train_keras.main(arguments)
@@ -144,9 +142,10 @@ def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
 
 
 COUNTING = """
-import keras_start, gc, math, sys
-keras_start.set_environment()
-from keras_model import MODELS
+import gc, math, sys
+from hvdtools.bench.programs.keras import start
+start.set_environment()
+from hvdtools.bench.programs.keras.model import MODELS
 for name in sys.argv[1:] or MODELS:
     made = MODELS[name].make()
     print(name, sum(math.prod(weight.shape) for weight in made.trainable_variables))
@@ -176,7 +175,6 @@ WEIGHTS = {
 def test_networks_have_as_many_weights_as_published(names: tuple[str, ...]) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", COUNTING, *names],
-        env={**os.environ, "PYTHONPATH": str(BENCHMARKS)},
         capture_output=True,
         text=True,
         timeout=600,

@@ -1,4 +1,4 @@
-"""benchmarks/train_torch.py: every engine does the same work, and says what it did."""
+"""benchmarks/torch/train_torch.py: every engine does the same work, and says what it did."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from paths import BENCHMARKS
 from train_torch_jobs import lines_of, needs_horovod, train
 
-from hvdtools.bench.measured import PHASES, Training
+from hvdtools.bench.results.measured import PHASES, Training
 
 pytestmark = pytest.mark.ranks
 
-PROGRAM = BENCHMARKS / "train_torch.py"
+PROGRAM = BENCHMARKS / "torch" / "train_torch.py"
 AVERAGING = ("hvdtools", "horovod", "ddp")
 TINY_LR, TINY_STEPS, TINY_BATCH, SEED = 0.05, 3, 4, 1
 
@@ -35,14 +35,14 @@ def tiny_steps(model: str, engines: str, weights: Path, result: Path) -> list[ob
 @pytest.fixture(name="benchmarks")
 def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs' modules can be imported, as the programs do."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def one_process(model_name: str, ranks: int) -> list[torch.Tensor]:
     """The weights after as many steps of PyTorch alone on the batches of all ranks, joined."""
-    import torch_data
-    import torch_steps
     from rank_train_torch import PLANTED
+
+    from hvdtools.bench.programs.torch import data as torch_data
+    from hvdtools.bench.programs.torch import steps as torch_steps
 
     spec = PLANTED[model_name]
     cpu = torch.device("cpu")
@@ -202,7 +202,7 @@ def test_loading_processes_feed_all_engines_in_turn(tmp_path: Path) -> None:
 def test_a_bad_option_is_one_sentence(
     options: list[str], said: str, benchmarks: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import train_torch
+    from hvdtools.bench.programs.torch import train_torch
 
     with pytest.raises(SystemExit) as ended:
         train_torch.parse(options)
@@ -228,7 +228,7 @@ def test_work_that_cannot_be_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import train_torch
+    from hvdtools.bench.programs.torch import train_torch
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # or it would set this process's threads
     with pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""benchmarks/train_torch.py measures what is: planted sleeps, stragglers, steps that do nothing."""
+"""train_torch.py measures what is: planted sleeps, stragglers, steps that do nothing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from jobs import Job
-from paths import BENCHMARKS
 from train_torch_jobs import lines_of, needs_horovod, train
 
-from hvdtools.bench.measured import PHASES, Training
+from hvdtools.bench.results.measured import PHASES, Training
 
 pytestmark = [pytest.mark.ranks, pytest.mark.timed]
 
@@ -21,7 +20,6 @@ pytestmark = [pytest.mark.ranks, pytest.mark.timed]
 @pytest.fixture(name="benchmarks")
 def _benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The programs' modules can be imported, as the programs do."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def difference_s(lines: dict[str, Training], phase: str | None) -> float:
@@ -59,10 +57,11 @@ def none_and_slow(result: Path, blocks: int) -> tuple[Job, dict[str, Training]]:
 
 
 def test_a_block_takes_what_its_phases_take(benchmarks: None) -> None:
-    import torch_data
-    import torch_engines
-    import torch_training
     from rank_train_torch import PLANTED, plant_sleep
+
+    from hvdtools.bench.programs.torch import data as torch_data
+    from hvdtools.bench.programs.torch import engines as torch_engines
+    from hvdtools.bench.programs.torch import training as torch_training
 
     class Planted(torch_engines.Alone):
         pass
@@ -122,7 +121,7 @@ def test_a_straggler_is_found_in_its_own_forward_and_slows_whoever_averages(
 
 
 def test_timing_nothing_costs_nothing(benchmarks: None) -> None:
-    import torch_steps
+    from hvdtools.bench.programs.torch import steps as torch_steps
 
     class Nothing:
         def input(self) -> bool:
@@ -144,7 +143,7 @@ def test_timing_nothing_costs_nothing(benchmarks: None) -> None:
 
 
 def test_a_clock_that_missed_a_mark_is_not_believed(benchmarks: None) -> None:
-    import torch_steps
+    from hvdtools.bench.programs.torch import steps as torch_steps
 
     clock = torch_steps.HostClock()
     for _ in range(4):

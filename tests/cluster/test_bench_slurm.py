@@ -12,7 +12,7 @@ import pytest
 from bed_hosts import HostsBed
 from bed_slurm import SlurmBed
 
-from hvdtools.bench.results import FILE_NAME, read
+from hvdtools.bench.results.result_file import FILE_NAME, read
 
 BENCH = [sys.executable, "-m", "hvdtools", "bench"]
 ENV = {"COLUMNS": "200", "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -13,8 +13,8 @@ from bed_hosts import HostsBed
 from bed_slurm import SlurmBed
 from paths import HVDTOOLS
 
-from hvdtools import installed
 from hvdtools.build.smoke_test import RANK_PROGRAM
+from hvdtools.core import installed
 
 ENV = {"OMP_NUM_THREADS": "1"}
 THREE = ("--hosts", "host1,host2,host3")

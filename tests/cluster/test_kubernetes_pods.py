@@ -17,7 +17,7 @@ from bed_why import why_no_bed
 from kubernetes_operator import Operator
 from paths import SCRIPTS
 
-from hvdtools.launch.kubernetes.manifest import submission
+from hvdtools.launch.schedulers.kubernetes.manifest import submission
 from hvdtools.launch.spec import JobSpec, Kubernetes
 
 REPORT = """

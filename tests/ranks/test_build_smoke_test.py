@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools import installed
 from hvdtools.build import smoke_test
 from hvdtools.build.detect import detect
 from hvdtools.build.environment import Environment, Gpu
 from hvdtools.build.plan import BuildPlan, Options, make_plan
 from hvdtools.build.sdist import Sdist
 from hvdtools.build.smoke_test import SmokeTest, judge, smoke_tests
+from hvdtools.core import installed
 
 SDIST = Sdist(Path("/s/horovod-0.28.1.tar.gz"), "0.28.1", "ab" * 32, present=True)
 

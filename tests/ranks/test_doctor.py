@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from paths import HVDTOOLS
 
-from hvdtools import installed
+from hvdtools.core import installed
 
 
 def doctor(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -38,7 +38,10 @@ def test_the_wheel_holds_all_that_the_commands_read(wheel: Path) -> None:
         listed = configparser.ConfigParser()
         listed.read_string(archive.read(entry_points).decode())
     assert dict(listed["console_scripts"]) == {"hvdtools": "hvdtools.cli:main"}
-    programs = {f"hvdtools/bench/programs/{file.name}" for file in BENCHMARKS.glob("*.py")}
+    programs = {
+        f"hvdtools/bench/programs/{file.relative_to(BENCHMARKS)}"
+        for file in BENCHMARKS.rglob("*.py")
+    }
     suites = {f"hvdtools/bench/programs/suites/{file.name}" for file in BENCHMARKS.glob("suites/*")}
     scripts = {f"hvdtools/launch/scripts/{file.name}" for file in SCRIPTS.iterdir()}
     package = PROJECT / "hvdtools"

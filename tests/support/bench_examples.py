@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hvdtools.bench.engines import FAMILIES
-from hvdtools.bench.measured import PHASES, Allreduce, Loader, Measured, Point, Training
-from hvdtools.bench.results import Result
+from hvdtools.bench.results.measured import PHASES, Allreduce, Loader, Measured, Point, Training
+from hvdtools.bench.results.result_file import Result
+from hvdtools.bench.suite.engines import FAMILIES
 
 BATCH = 10
 STEPS = 10  # in a block: one that takes 1 s is 100 samples/s a rank

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from bench_examples import allreduce_result, failed, loader_result, training_result
 
-from hvdtools.bench.forecasts import Forecasts, Question, forecasts
-from hvdtools.bench.measured import Point
-from hvdtools.bench.network import network_of
-from hvdtools.bench.results import Result
+from hvdtools.bench.predict.forecasts import Forecasts, Question, forecasts
+from hvdtools.bench.predict.network import network_of
+from hvdtools.bench.results.measured import Point
+from hvdtools.bench.results.result_file import Result
 
 ENGINES = ("hvdtools-mpi", "hvdtools-gloo", "horovod-mpi", "horovod-gloo", "ddp", "no_comm")
 MODEL = {"model": "resnet50", "data": "synthetic", "precision": "bfloat16"}

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvdtools.build.environment import Cuda, Framework, Nccl
+from hvdtools.core.installed import InstalledHorovod
+from hvdtools.core.mpi import Mpirun
 from hvdtools.doctor.facts import Facts, Horovod, Load
 from hvdtools.doctor.facts_host import Card, Cores, Gpus, Interface, Memory, Network, Slurm
-from hvdtools.installed import InstalledHorovod
-from hvdtools.mpi import Mpirun
 
 GIB = 2**30
 LOOPBACK = Interface("lo", True, ("127.0.0.1", "::1"))

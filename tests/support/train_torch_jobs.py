@@ -1,4 +1,4 @@
-"""Jobs of benchmarks/train_torch.py for the tests, with what they wrote."""
+"""Jobs of benchmarks/torch/train_torch.py for the tests, with what they wrote."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from jobs import Job, start_job
 
-from hvdtools.bench.measured import Training, from_table
-from hvdtools.bench.runs import free_ports
+from hvdtools.bench.results.measured import Training, from_table
+from hvdtools.bench.run.runs import free_ports
 from hvdtools.launch import detect_host
 
 needs_horovod = pytest.mark.skipif(

@@ -11,10 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from hvdtools.build.query import TIMED_OUT, Answer, query
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.doctor.cluster.facts import HostAnswer, HostFacts, read_host_facts
 from hvdtools.doctor.cluster.probe_host import LATE, LIMIT_S, MARK
 from hvdtools.doctor.explain import shortened
-from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.reach import AT_ONCE, Problem, problems, ssh
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from hvdtools.core.words import counted
 from hvdtools.doctor.cluster.compare import compare, listed
 from hvdtools.doctor.cluster.facts import Cluster
 from hvdtools.doctor.finding import Finding, error, ok, warning
 from hvdtools.launch.reach import Problem
-from hvdtools.words import counted
 
 HOSTS, CLOCKS, MEMORY = "hosts", "clocks", "memory"
 _HOST = "HOST"

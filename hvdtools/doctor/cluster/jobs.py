@@ -11,9 +11,9 @@ from hvdtools.doctor.cluster.facts import Cluster
 from hvdtools.doctor.cluster.job import ENVIRONMENT, Job
 from hvdtools.doctor.cluster.slurm import plan_in_slurm
 from hvdtools.launch import JobSpec, make_plan, run
+from hvdtools.launch.launchers.over_mpi import reaches_mpi
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.outcome import TIMED_OUT
-from hvdtools.launch.over_mpi import reaches_mpi
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.spec import Hosts
 

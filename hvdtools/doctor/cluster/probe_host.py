@@ -21,6 +21,7 @@ from types import FrameType
 
 from hvdtools import __version__
 from hvdtools.build.query import first_match
+from hvdtools.core.mpi import Mpirun
 from hvdtools.doctor.cluster.facts import HostFacts
 from hvdtools.doctor.describe import (
     describe_cards,
@@ -36,7 +37,6 @@ from hvdtools.doctor.findings_network import examine_interfaces
 from hvdtools.doctor.findings_software import examine_software
 from hvdtools.doctor.probe import look
 from hvdtools.doctor.probe_network import addresses_of
-from hvdtools.mpi import Mpirun
 
 MARK = "hvdtools-host "
 LATE = "hvdtools-late"  # printed by a probe that ends itself

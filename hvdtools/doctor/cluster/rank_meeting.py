@@ -10,7 +10,7 @@ import sys
 
 from hvdtools import rendezvous
 from hvdtools.build.rank_check import main
-from hvdtools.topology import read_launch_environment
+from hvdtools.core.topology import read_launch_environment
 
 if __name__ == "__main__":
     rendezvous.apply_named_interface(os.environ)

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hvdtools.build.query import query_output
+from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.doctor.cluster.findings_versions import FRAMEWORKS
-from hvdtools.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
 
 PLACES = ("local", "hosts", "slurm")

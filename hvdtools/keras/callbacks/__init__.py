@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import keras
 
-from hvdtools import lr_scaling
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core import lr_scaling
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.callbacks.accumulated import Accumulated
 from hvdtools.keras.callbacks.adapted import Adapted
 from hvdtools.keras.callbacks.arguments import SameArguments

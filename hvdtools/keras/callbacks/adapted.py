@@ -9,7 +9,7 @@ import horovod.tensorflow as hvd
 import keras
 import numpy as np
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.tensorflow.collect import gather_object
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 from hvdtools.tensorflow.collect import gather_object
 
 _REMEDY = {

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.tensorflow import named
 from hvdtools.tensorflow.collect import gather_object
 

@@ -8,11 +8,11 @@ from typing import Any
 import horovod.tensorflow as hvd
 import keras
 
-from hvdtools import lr_scaling
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core import lr_scaling
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 from hvdtools.keras.averaging import averaging_of, innermost
 from hvdtools.keras.replicated import optimizers_of
-from hvdtools.log import logger
 
 
 def require_warmup(steps: object, epochs: object) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.averaging import averaging_of, innermost
 from hvdtools.keras.replicated import optimizers_of
 from hvdtools.keras.xla import turn_off_xla

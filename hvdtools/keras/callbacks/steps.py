@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 # A wrong set-up shows in the first steps.
 _FIRST_STEPS = 3

@@ -10,9 +10,9 @@ import horovod.tensorflow as hvd
 import keras
 import tensorflow as tf
 
-from hvdtools import preemption
+from hvdtools.core import preemption
+from hvdtools.core.log import logger, ranks_in_words, tell_first_step
 from hvdtools.keras.callbacks.steps import AtSteps
-from hvdtools.log import logger, ranks_in_words, tell_first_step
 from hvdtools.tensorflow import named
 
 _NAME = "stop_training"

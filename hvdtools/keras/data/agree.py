@@ -6,9 +6,9 @@ import random
 import zlib
 from collections.abc import Sequence
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 from hvdtools.keras.data.chain import Chain
-from hvdtools.log import logger
 from hvdtools.tensorflow.collect import gather_object
 
 _LABEL = "hvdtools.shard"

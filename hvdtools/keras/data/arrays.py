@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.sharding import Deal
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.sharding import Deal
 
 
 def are_arrays(data: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 INFINITE: int = tf.data.INFINITE_CARDINALITY
 UNKNOWN: int = tf.data.UNKNOWN_CARDINALITY

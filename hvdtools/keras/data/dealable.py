@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.keras.data.chain import INFINITE, UNKNOWN, Chain, is_batched_within
 from hvdtools.keras.data.weights import require_weighable
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.sharding import Deal
 from hvdtools.keras.data.weights import require_weighable, sample_weight, weighted
-from hvdtools.sharding import Deal
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.sharding import Deal
 from hvdtools.keras.data import arrays, chain, pydataset, tfdata
 from hvdtools.keras.data.agree import require_same, require_same_order, warn_of_shuffling
 from hvdtools.keras.data.dealable import require_dealable
-from hvdtools.sharding import Deal
 from hvdtools.tensorflow.session import require_started
 
 DataT = TypeVar("DataT")

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvdtools.core.sharding import Deal
 from hvdtools.keras.data.chain import INFINITE, Batches, Chain
 from hvdtools.keras.data.even import evened
 from hvdtools.keras.data.weights import sample_weight, weighted
-from hvdtools.sharding import Deal
 
 
 def described(dataset: Any, chain: Chain) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 
 def sample_weight(size: int, rows: int, together: int) -> float:

@@ -1,1 +1,1 @@
-"""Jobs on SageMaker: a CreateTrainingJob request."""
+"""The old place of `hvdtools.launch.schedulers.sagemaker`: saved training jobs name it."""

@@ -19,10 +19,10 @@ from torch.utils.data import (
     SequentialSampler,
 )
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
-from hvdtools.sharding import Deal
-from hvdtools.topology import Topology
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
+from hvdtools.core.sharding import Deal
+from hvdtools.core.topology import Topology
 from hvdtools.torch.data.samplers import PartSampler
 from hvdtools.torch.data.stream import StreamPart
 from hvdtools.torch.waiting import waiting

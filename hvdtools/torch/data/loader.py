@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 from hvdtools.torch.data.samplers import Part, PartSampler
 from hvdtools.torch.waiting import wait_for, waiting
 from hvdtools.torch.weighting import set_batch_weight

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from hvdtools.sharding import Deal
-from hvdtools.topology import Topology
+from hvdtools.core.sharding import Deal
+from hvdtools.core.topology import Topology
 from hvdtools.torch.replicate import broadcast_tensors
 from hvdtools.torch.waiting import waiting
 

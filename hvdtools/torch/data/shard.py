@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.sharding import Deal
-from hvdtools.topology import Topology
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.sharding import Deal
+from hvdtools.core.topology import Topology
 from hvdtools.torch.data.kind import (
     agreed_seed,
     is_plain,

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from hvdtools.sharding import Deal
+from hvdtools.core.sharding import Deal
 
 
 @dataclass(frozen=True)

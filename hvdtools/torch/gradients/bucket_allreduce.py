@@ -12,7 +12,7 @@ import horovod.torch as hvd
 import torch
 from torch.nn import Parameter
 
-from hvdtools.log import logger
+from hvdtools.core.log import logger
 from hvdtools.torch.gradients.accumulation import SavedGradients, put_back
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.control_flags import (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.gradients.control_flags import PASSES, SLOTS, WEIGHT, WEIGHTED
 
 # Horovod has no bfloat16, and a float16 sum over many ranks can overflow where

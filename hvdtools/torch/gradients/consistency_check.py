@@ -15,9 +15,9 @@ from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 from torch.nn import Parameter
 
-from hvdtools import divergence
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger, ranks_in_words
+from hvdtools.core import divergence
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger, ranks_in_words
 from hvdtools.torch.checksum import Comparison, checksum, checksums, joint_checksum
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.control_flags import NONFINITE, RoundStatus

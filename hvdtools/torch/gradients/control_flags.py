@@ -13,7 +13,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 # The places of the tail. Averaged over ranks they hold:
 ABORT = 0  # above 0 if some rank gave the pass up

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch.nn import Parameter
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.gradients.buckets import Bucket, plan_buckets, reduced_dtype
 
 

@@ -33,8 +33,8 @@ import horovod.torch as hvd
 import torch
 from torch.nn import Parameter
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.log import logger
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.log import logger
 from hvdtools.torch.gradients.accumulation import GradientAccumulation, SavedGradients, put_back
 from hvdtools.torch.gradients.backward import at_end_of_backward, current_task, is_nested
 from hvdtools.torch.gradients.bucket_allreduce import AllreduceRound, BucketAllreduce, RoundWeight

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
 from hvdtools.torch.weighting import current_weight
 

@@ -1,4 +1,4 @@
-"""In every rank: benchmarks/allreduce.py with something wrong in it, which must come out.
+"""In every rank: benchmarks/allreduce/allreduce.py with something wrong in it, which must come out.
 
 rank_allreduce.py off ...      torch, but 3 elements of every sum are off on the last rank
 rank_allreduce.py clocks ...   each rank's clock runs at a rate of its own; prints the ops of blocks
@@ -10,15 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-import allreduce
-import allreduce_pace
-import allreduce_point
-from allreduce_engines import ENGINES, Operation, Torch
 from torch import Tensor
+
+from hvdtools.bench.programs.allreduce import allreduce
+from hvdtools.bench.programs.allreduce import pace as allreduce_pace
+from hvdtools.bench.programs.allreduce import point as allreduce_point
+from hvdtools.bench.programs.allreduce.engines import ENGINES, Operation, Torch
 
 OFF = (0, 7, -1)
 
@@ -47,7 +45,7 @@ def clocks() -> None:
         return ops
 
     allreduce_point.agree_on_ops = said
-    from hvdtools.topology import read_launch_environment
+    from hvdtools.core.topology import read_launch_environment
 
     rate = 1 + 4 * read_launch_environment(os.environ).rank
     time.perf_counter = lambda: rate * seconds()

@@ -10,7 +10,7 @@ from checking import buckets_sent, heard, refused, run_checks
 from torch import nn
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size

@@ -9,17 +9,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-from input_measure import Job, joined, load_blocks
-from torch_data import dealt, for_ever, make
-
-from hvdtools.bench.interleave import StoppingRule
+from hvdtools.bench.programs.torch.data import dealt, for_ever, make
+from hvdtools.bench.programs.torch.input_measure import Job, joined, load_blocks
+from hvdtools.bench.run.interleave import StoppingRule
 
 BATCH, STEPS = 4, 5
 RULE = StoppingRule(interval=0.0, limit_s=0.0, min_blocks=6, warmup_blocks=1)

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 
-from hvdtools.topology import read_launch_environment
+from hvdtools.core.topology import read_launch_environment
 
 
 def main(failing: int = -1, code: int = 0) -> None:

@@ -13,7 +13,7 @@ from checking import DEVICE, buckets_sent, heard, refused, run_checks
 from torch import Tensor, nn
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.checksum import Comparison, checksum, checksums
 
 TOPOLOGY = hvt.init()

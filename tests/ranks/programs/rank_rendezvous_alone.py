@@ -14,8 +14,8 @@ import sys
 import time
 
 from hvdtools import rendezvous
-from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import read_launch_environment
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import read_launch_environment
 
 
 def meet() -> dict[str, object]:

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hvdtools import preemption
-from hvdtools.topology import read_launch_environment
+from hvdtools.core import preemption
+from hvdtools.core.topology import read_launch_environment
 
 
 class ProcessState:

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from hvdtools.topology import read_launch_environment
+from hvdtools.core.topology import read_launch_environment
 
 RANK = read_launch_environment(os.environ).rank
 SEEN = ("CUDA_VISIBLE_DEVICES", "HVDTOOLS_SIZE", "HVDTOOLS_NODES", "HVDTOOLS_SIGNAL", "HOSTILE")

@@ -15,7 +15,7 @@ import tensorflow as tf
 from checking_base import refused, run_checks
 
 import hvdtools.tensorflow as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size

@@ -6,17 +6,12 @@ It prints how many steps `fit` took.
 from __future__ import annotations
 
 import os
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-import keras_start
-import train_keras
-
-from hvdtools.topology import read_launch_environment
+from hvdtools.bench.programs.keras import start as keras_start
+from hvdtools.bench.programs.keras import train_keras
+from hvdtools.core.topology import read_launch_environment
 
 SLEEP_S = float(os.environ.get("SLEEP_S", "0"))
 
@@ -24,8 +19,8 @@ SLEEP_S = float(os.environ.get("SLEEP_S", "0"))
 def plant() -> None:
     """Imports TensorFlow, as the program itself does after it has read its options."""
     keras_start.set_environment()
-    import keras_engines
-    import keras_pace
+    from hvdtools.bench.programs.keras import engines as keras_engines
+    from hvdtools.bench.programs.keras import pace as keras_pace
 
     fit = keras_pace.fit
 

@@ -1,4 +1,4 @@
-"""Run in every rank: benchmarks/train_torch.py with small models and sleeps planted in it.
+"""Run in every rank: benchmarks/torch/train_torch.py with small models and sleeps planted in it.
 
 Usage: rank_train_torch.py PLANTS OPTION..., PLANTS in JSON: {engine: [rank or null, seconds]}
 makes every forward pass of that engine sleep so long, on one rank or on all. The
@@ -12,16 +12,13 @@ import json
 import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
-
-import torch_engines
-import torch_models
-import train_torch
+from hvdtools.bench.programs.torch import engines as torch_engines
+from hvdtools.bench.programs.torch import models as torch_models
+from hvdtools.bench.programs.torch import train_torch
 
 WIDTH = 1024  # of the vectors that torch_data makes
 slept_s: list[float] = []  # every planted sleep, in order

@@ -16,13 +16,13 @@ import pytest
 import tensorflow as tf
 
 import hvdtools.keras as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.sharding import UNEVEN, Deal
 from hvdtools.keras.data import arrays, pydataset, tfdata
 from hvdtools.keras.data.chain import INFINITE, UNKNOWN, read
 from hvdtools.keras.data.dealable import require_dealable
 from hvdtools.keras.data.shard import shard
 from hvdtools.keras.data.weights import weight_rank
-from hvdtools.sharding import UNEVEN, Deal
 
 Dataset = tf.data.Dataset
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -212,7 +212,7 @@ def test_ranks_that_do_not_come_are_one_sentence() -> None:
 
 def test_a_torch_that_horovod_was_not_built_for() -> None:
     code = (
-        "import hvdtools.installed as i; i.framework_version = lambda name: '1.0'; "
+        "import hvdtools.core.installed as i; i.framework_version = lambda name: '1.0'; "
         "import hvdtools.torch"
     )
     ended = python(code)

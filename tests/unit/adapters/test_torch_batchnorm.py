@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.norm.layers import may_differ, sync_batchnorm
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.warmup import fraction
 
 

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, TensorDataset
 
 import hvdtools.torch as hvt
-from hvdtools.errors import HvdtoolsError
-from hvdtools.sharding import UNEVEN, Deal
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.sharding import UNEVEN, Deal
 from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
 

@@ -11,7 +11,7 @@ import pytest
 from hvdtools.build.detect import detect, has_xla_headers, missing
 from hvdtools.build.detect_gpu import find_cuda, find_nccl, nccl_version
 from hvdtools.build.progress import percent
-from hvdtools.mpi import read_mpirun_version
+from hvdtools.core.mpi import read_mpirun_version
 
 
 @pytest.mark.parametrize(

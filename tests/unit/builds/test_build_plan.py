@@ -8,20 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools.build.environment import (
-    Cuda,
-    Environment,
-    Framework,
-    Gpu,
-    Mpi,
-    Nccl,
-    Program,
-    Python,
-)
+from hvdtools.build.environment import Cuda, Environment, Framework, Gpu, Mpi, Nccl, Program, Python
 from hvdtools.build.plan import BuildPlan, Options, make_plan
 from hvdtools.build.sdist import Sdist
 from hvdtools.build.show import script, xla
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 
 PREFIX = Path("/home/ann/my env; echo $HOME")  # hostile on purpose: spaces, a command
 SITE = PREFIX / "lib/python3.11/site-packages"

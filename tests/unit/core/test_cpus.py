@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools import cpus
-from hvdtools.cpus import fair_threads, quota_cpus
+from hvdtools.core import cpus
+from hvdtools.core.cpus import fair_threads, quota_cpus
 
 
 def test_threads_are_shared_among_those_who_share_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_threads_before_ranks_can_talk(
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_the_parents_cpus_are_read() -> None:
     program = (
-        "import os; from hvdtools import cpus; parents = cpus._cpus_of_parent()\n"
+        "import os; from hvdtools.core import cpus; parents = cpus._cpus_of_parent()\n"
         "os.sched_setaffinity(0, {min(parents)})\n"
         "print(len(parents), len(cpus.usable_cpus()))\n"
     )

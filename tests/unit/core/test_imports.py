@@ -1,4 +1,4 @@
-"""The house's walls, read from the import statements."""
+"""Which package may import which, read from the import statements."""
 
 from __future__ import annotations
 
@@ -11,66 +11,33 @@ import pytest
 
 import hvdtools
 
-HOUSE = Path(hvdtools.__file__).parent
+PACKAGE_ROOT = Path(hvdtools.__file__).parent
 FRAMEWORKS = {"torch", "tensorflow", "keras"}
-ADAPTERS_MAY = {
-    *(
-        "errors",
-        "topology",
-        "installed",
-        "log",
-        "sharding",
-        "divergence",
-        "lr_scaling",
-        "job_start",
-        "agreement",
-        "preemption",
-    ),
-}
-# room -> the rooms and modules of the house that it may import
-MAY_IMPORT = {
-    "errors": set(),
-    "topology": {"errors"},
-    "cpus": set(),
-    "installed": {"errors"},
-    "log": set(),
-    "sharding": {"errors"},
-    "divergence": {"log"},
-    "lr_scaling": {"errors"},
-    "rendezvous": {"errors", "topology"},
-    "job_start": {"errors", "topology", "cpus", "rendezvous"},
-    "agreement": {"errors"},
-    "preemption": {"errors"},
-    "torch": {*ADAPTERS_MAY, "cpus"},
-    "tensorflow": {*ADAPTERS_MAY, "cpus"},
-    "keras": {*ADAPTERS_MAY, "tensorflow"},
-    "mpi": set(),
-    "renamed": set(),
-    "words": set(),
+# package -> the packages that it may import
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "rendezvous": {"core"},
+    "torch": {"core", "rendezvous"},
+    "tensorflow": {"core", "rendezvous"},
+    "keras": {"core", "tensorflow"},
     "in_rank": set(),
-    "rank_wrapper": {"errors", "topology", "cpus"},
-    "launch": {
-        *(
-            "errors",
-            "topology",
-            "cpus",
-            "installed",
-            "log",
-            "mpi",
-            "rank_wrapper",
-            "renamed",
-            "words",
-        ),
-    },
-    "build": {"errors", "installed", "cpus", "mpi", "renamed"},
-    "doctor": {
-        *("errors", "installed", "cpus", "topology", "build", "launch", "mpi", "rendezvous"),
-        "words",
-    },
-    "bench": {"errors", "topology", "cpus", "installed", "launch", "renamed", "words"},
+    "rank_wrapper": {"core"},
+    "launch": {"core", "rank_wrapper"},
+    "build": {"core"},
+    "doctor": {"core", "build", "launch", "rendezvous"},
+    "bench": {"core", "launch"},
 }
-# the same within an adapter's room; what is not listed there may import all of it
+# the same within a package; what is not listed there may import all of it
 MAY_IMPORT_WITHIN = {
+    "core": {
+        **{name: set() for name in ("cpus", "errors", "log", "mpi", "renamed", "words")},
+        **{
+            name: {"errors"}
+            for name in ("topology", "installed", "sharding", "lr_scaling", "agreement")
+        },
+        "preemption": {"errors"},
+        "divergence": {"log"},
+    },
     "torch": {
         "waiting": set(),
         "weighting": set(),
@@ -106,7 +73,7 @@ MAY_IMPORT_WITHIN = {
         "evaluate": {"callbacks"},
     },
 }
-PARTS = [(room, part) for room, parts in MAY_IMPORT_WITHIN.items() for part in parts]
+PARTS = [(package, part) for package, parts in MAY_IMPORT_WITHIN.items() for part in parts]
 
 
 def imports_of(file: Path) -> set[str]:
@@ -119,34 +86,38 @@ def imports_of(file: Path) -> set[str]:
     return names
 
 
-def files_of(room: str) -> list[Path]:
-    folder = HOUSE / room
+def files_of(package: str) -> list[Path]:
+    folder = PACKAGE_ROOT / package
     if folder.is_dir():
-        return [f for f in folder.rglob("*.py") if "programs" not in f.relative_to(HOUSE).parts]
-    return [HOUSE / f"{room}.py"]
+        return [
+            f for f in folder.rglob("*.py") if "programs" not in f.relative_to(PACKAGE_ROOT).parts
+        ]
+    return [PACKAGE_ROOT / f"{package}.py"]
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_imports_point_one_way(room: str) -> None:
-    for file in files_of(room):
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_one_way(package: str) -> None:
+    for file in files_of(package):
         for name in imports_of(file):
             parts = name.split(".")
             if parts[0] == "hvdtools" and len(parts) > 1 and parts[1] != "__version__":
-                assert parts[1] in MAY_IMPORT[room] | {room}, f"{file.name} imports {name}"
+                assert parts[1] in MAY_IMPORT[package] | {package}, f"{file.name} imports {name}"
 
 
-@pytest.mark.parametrize(("room", "part"), PARTS)
-def test_imports_point_one_way_within_an_adapter(room: str, part: str) -> None:
-    for file in files_of(f"{room}/{part}"):
+@pytest.mark.parametrize(("package", "part"), PARTS)
+def test_imports_point_one_way_within_an_adapter(package: str, part: str) -> None:
+    for file in files_of(f"{package}/{part}"):
         for name in imports_of(file):
             parts = name.split(".")
-            if parts[:2] == ["hvdtools", room]:
-                assert parts[2] in MAY_IMPORT_WITHIN[room][part] | {part}, f"{file.name}: {name}"
+            if parts[:2] == ["hvdtools", package]:
+                assert parts[2] in MAY_IMPORT_WITHIN[package][part] | {part}, f"{file.name}: {name}"
 
 
-@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if room not in FRAMEWORKS])
-def test_only_an_adapter_imports_its_framework(room: str) -> None:
-    for file in files_of(room):
+@pytest.mark.parametrize(
+    "package", [package for package in MAY_IMPORT if package not in FRAMEWORKS]
+)
+def test_only_an_adapter_imports_its_framework(package: str) -> None:
+    for file in files_of(package):
         if file.name == "rank_check.py":
             continue  # the smoke test runs in ranks of its own, never in the command
         # Horovod's store and launcher have no part of a framework.

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools import job_start
-from hvdtools.topology import ALONE, LaunchEnvironment
+from hvdtools.core.topology import ALONE, LaunchEnvironment
+from hvdtools.rendezvous import job_start
 
 RULES = "OMPI_MCA_coll_tuned_dynamic_rules_filename"
 ONE_EACH = replace(ALONE, launcher="Open MPI's mpirun", size=3, expect_size=3, expect_nodes=3)

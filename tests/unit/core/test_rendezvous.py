@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import ALONE, LaunchEnvironment
 from hvdtools.rendezvous import apply_named_interface, choose_controller, prepare_gloo, static
 from hvdtools.rendezvous.choose import choose
 from hvdtools.rendezvous.endpoint import Endpoint
@@ -25,7 +26,6 @@ from hvdtools.rendezvous.membership import (
     who_is_missing,
 )
 from hvdtools.rendezvous.network import interface_of, own_addresses
-from hvdtools.topology import ALONE, LaunchEnvironment
 
 
 def members(*hosts: str, machines: str = "") -> list[Member]:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.topology import ALONE, MET, LaunchEnvironment, read_launch_environment
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import ALONE, MET, LaunchEnvironment, read_launch_environment
 
 HOROVODRUN = {
     "HOROVOD_RANK": "3",

@@ -10,6 +10,7 @@ import pytest
 from doctor_machines import CPU_HOST, ETHERNET, GIB, GPU_HOST, LOOPBACK, with_horovod
 from rich.console import Console
 
+from hvdtools.core.mpi import Mpirun
 from hvdtools.doctor.check import Check, examine_checks
 from hvdtools.doctor.describe import describe_links, rows
 from hvdtools.doctor.explain import explain, shortened
@@ -20,7 +21,6 @@ from hvdtools.doctor.findings import examine
 from hvdtools.doctor.findings_network import gloo_interface, nccl_takes
 from hvdtools.doctor.report import Report, to_json, worst
 from hvdtools.doctor.show import show, verdict
-from hvdtools.mpi import Mpirun
 
 OPEN_MPI = Mpirun("/bin/mpirun", "Open MPI", (5, 0, 11))
 SYMBOL = "ImportError: /s/mpi_lib_v2.so: undefined symbol: _ZN3c106detail"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from paths import HVDTOOLS
 
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.doctor.cluster.where import allocated_hosts, dealt, place, read_frameworks, read_tasks
-from hvdtools.errors import HvdtoolsError
 from hvdtools.launch.hosts import Host, read_hosts
 
 TWO_NODES = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "n[1-2]"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from script_checks import ROOT, check_hvdtools_calls, check_shell, make_targets
 
-from hvdtools.bench.suite import suite_names
+from hvdtools.bench.suite.suite_file import suite_names
 
 TEXT = (ROOT / "launch" / "Jenkinsfile").read_text()
 # https://www.jenkins.io/doc/book/pipeline/syntax/: what may stand where, with a block of its own.

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from test_kubernetes_manifest import GPUS, SCRIPTS, VARIED
 
-from hvdtools.launch.kubernetes.manifest import submission
+from hvdtools.launch.schedulers.kubernetes.manifest import submission
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("kubectl") is None, reason="there is no kubectl here"),

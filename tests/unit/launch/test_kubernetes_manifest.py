@@ -14,10 +14,10 @@ import pytest
 import yaml
 from paths import GOLDEN, SCRIPTS, TESTS
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.kubernetes import launcher, manifest
-from hvdtools.launch.kubernetes.manifest import submission
-from hvdtools.launch.kubernetes.text import to_yaml
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.schedulers.kubernetes import launcher, manifest
+from hvdtools.launch.schedulers.kubernetes.manifest import submission
+from hvdtools.launch.schedulers.kubernetes.text import to_yaml
 from hvdtools.launch.spec import JobSpec, Kubernetes
 
 HOSTILE = (

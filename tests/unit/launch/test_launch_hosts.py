@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
 
 FILE = """\

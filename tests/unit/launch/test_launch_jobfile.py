@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from paths import HVDTOOLS
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.compose import compose
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.jobfile import read_job_file

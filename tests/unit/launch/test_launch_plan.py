@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.mpi import Mpirun, read_mpirun_version
 from hvdtools.launch import JobSpec, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts, Slurm
-from hvdtools.mpi import Mpirun, read_mpirun_version
 
 MACHINE = Machine(
     slots=4,
@@ -42,7 +42,7 @@ def test_horovodrun_plan_word_for_word() -> None:
     plan = make_plan(JobSpec(("python3", "train.py", "--lr", "0.1"), 2, "horovodrun"), MACHINE)
     assert plan.text() == (
         "env PYTHONUNBUFFERED= HVDTOOLS_SIZE=2 HVDTOOLS_NODES=1 "
-        "/env/bin/python -m hvdtools.launch.start_horovodrun --gloo -np 2 -H localhost:2 "
+        "/env/bin/python -m hvdtools.launch.launchers.start_horovodrun --gloo -np 2 -H localhost:2 "
         "--network-interfaces lo sh -c 'exec /env/bin/python train.py --lr 0.1'"
     )
 
@@ -104,7 +104,7 @@ def test_plans_over_hosts_word_for_word(name: str) -> None:
 def test_horovodrun_over_hosts_word_for_word() -> None:
     spec = JobSpec(("./run", "x y"), 3, "horovodrun", on=TWO_HOSTS, interface="eth1")
     assert shlex.join(make_plan(spec, MACHINE).argv) == (
-        "/env/bin/python -m hvdtools.launch.start_horovodrun --gloo -np 3 -H a:2,b:2 "
+        "/env/bin/python -m hvdtools.launch.launchers.start_horovodrun --gloo -np 3 -H a:2,b:2 "
         "--network-interfaces eth1 sh -c "
         "'exec /env/bin/python -m hvdtools.rank_wrapper --watch -- ./run '\"'\"'x y'\"'\"''"
     )

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hvdtools.cpus import cpu_list, read_cpu_list, usable_cpus
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.cpus import cpu_list, read_cpu_list, usable_cpus
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.topology import LaunchEnvironment
 from hvdtools.rank_wrapper.binding import Layout, choose, find_layout, in_words
 from hvdtools.rank_wrapper.gpus import Gpu, gpu_of, read_cards
 from hvdtools.rank_wrapper.words import bound, read_ending, watched
-from hvdtools.topology import LaunchEnvironment
 
 PYTHON = sys.executable
 RANK_3 = {

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from paths import SCRIPTS
 
+from hvdtools.core.mpi import Mpirun
 from hvdtools.launch import JobSpec, detect_host, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import Hosts
-from hvdtools.mpi import Mpirun
 from hvdtools.rank_wrapper import words as rank_wrapper
 
 OURS = (

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.sagemaker import entry, local_ranks
-from hvdtools.launch.sagemaker.host import Host, read_host, variables, wait_for_names
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.schedulers.sagemaker import entry, local_ranks
+from hvdtools.launch.schedulers.sagemaker.host import Host, read_host, variables, wait_for_names
 
 OURS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR",
         "HVDTOOLS_SIZE", "HVDTOOLS_NODES", "NCCL_SOCKET_IFNAME", "HOROVOD_GLOO_IFACE")  # fmt: skip
@@ -41,7 +41,8 @@ def make_ml(folder: Path, **config: Any) -> Path:
 
 def run_entry(ml: Path, *words: str, **environ: str) -> subprocess.Popen[str]:
     code = (
-        "import sys; from pathlib import Path; from hvdtools.launch.sagemaker.entry import main; "
+        "import sys; from pathlib import Path; "
+        "from hvdtools.launch.schedulers.sagemaker.entry import main; "
         "sys.exit(main(sys.argv[2:], Path(sys.argv[1])))"
     )
     return subprocess.Popen(

@@ -12,9 +12,9 @@ import pytest
 import sagemaker_model
 from paths import GOLDEN, SCRIPTS
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.sagemaker import limits, request
-from hvdtools.launch.sagemaker.request import submission
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.schedulers.sagemaker import limits, request
+from hvdtools.launch.schedulers.sagemaker.request import submission
 from hvdtools.launch.spec import JobSpec, SageMaker
 
 NEEDED = {

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.plan import Submission
-from hvdtools.launch.slurm.follow import submit
-from hvdtools.launch.slurm.job import Job, read_jobs
-from hvdtools.launch.slurm.joblog import JobLog
+from hvdtools.launch.schedulers.slurm.follow import submit
+from hvdtools.launch.schedulers.slurm.job import Job, read_jobs
+from hvdtools.launch.schedulers.slurm.joblog import JobLog
 
 # What `scontrol show job` of Slurm 22.05 prints, shortened; the job has a name that misleads.
 SHOWN = """\

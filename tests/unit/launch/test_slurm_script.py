@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from paths import GOLDEN, SCRIPTS
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.slurm.script import submission
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.schedulers.slurm.script import submission
 from hvdtools.launch.spec import JobSpec, Slurm
 
 PYTHON = "/env dir/bin/python"

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from paths import SCRIPTS
 
-from hvdtools.errors import HvdtoolsError
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch import JobSpec, make_plan
 from hvdtools.launch.failure import Failure
+from hvdtools.launch.launchers import srun
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.slurm import srun
 from hvdtools.launch.spec import Slurm
 
 SCRIPT = SCRIPTS / "srun.sh"

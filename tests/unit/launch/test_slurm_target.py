@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from hvdtools.errors import HvdtoolsError
-from hvdtools.launch.slurm.target import OPTIONS, Slurm, seconds_of
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.schedulers.slurm.target import OPTIONS, Slurm, seconds_of
 
 
 def test_each_field_is_an_option_and_each_option_a_field() -> None:

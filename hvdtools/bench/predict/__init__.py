@@ -1,0 +1,1 @@
+"""How a measured training would scale on machines that were not measured."""

@@ -1,0 +1,1 @@
+"""Result files: one JSON line for each engine of a case."""

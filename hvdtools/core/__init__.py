@@ -1,0 +1,1 @@
+"""What all packages share: topology, errors, agreement between ranks, sharding."""

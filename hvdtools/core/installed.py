@@ -1,0 +1,161 @@
+"""What the installed Horovod was built for and with, read without importing it.
+
+Loading a Horovod that was built for another PyTorch ends in an undefined
+symbol or worse, so these facts are taken from its files alone: the versions
+from the ``metadata.json`` that its build writes, the controllers from the names
+that its library links.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import mmap
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvdtools.core.errors import HvdtoolsError
+
+# framework -> (its name in Horovod's metadata.json, Horovod's library for it)
+FRAMEWORKS: dict[str, tuple[str, str]] = {
+    "torch": ("pytorch", "torch/mpi_lib_v2"),
+    "tensorflow": ("tensorflow", "tensorflow/mpi_lib"),
+}
+_TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")
+
+# What `hvdtools build` leaves in the Horovod that it installed.
+NOTE = "hvdtools.json"
+
+_SYMBOL_OF = {"mpi": b"MPI_Init_thread", "gloo": b"GlooController", "nccl": b"ncclAllReduce"}
+
+
+@dataclass(frozen=True)
+class InstalledHorovod:
+    """A Horovod found in this Python environment.
+
+    Attributes:
+        version: Its version, "0.28.1".
+        folder: The installed package.
+        built_for: Framework -> the version it was built for, {"torch": "2.13.0+cpu"}.
+        controllers: Who can coordinate its ranks: "mpi", "gloo" or both.
+        nccl: True if it moves GPU tensors through NCCL.
+    """
+
+    version: str
+    folder: Path
+    built_for: dict[str, str]
+    controllers: tuple[str, ...]
+    nccl: bool
+
+
+def framework_version(framework: str) -> str | None:
+    """What the installed "torch" or "tensorflow" reports as its version; None if there is none.
+
+    Imports nothing. PyTorch's own text says more than its package metadata
+    ("2.11.0+cu130" for "2.11.0"), and it is what Horovod's build records.
+    """
+    if framework == "torch":
+        spec = importlib.util.find_spec("torch")
+        text = _text(Path(spec.origin).parent / "version.py") if spec and spec.origin else ""
+        found = re.search(r"^__version__ = ['\"]([^'\"]+)", text, re.MULTILINE)
+        return found[1] if found else None
+    for distribution in _TENSORFLOW_DISTRIBUTIONS:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _text(file: Path) -> str:
+    return file.read_text() if file.exists() else ""
+
+
+@functools.cache
+def find() -> InstalledHorovod | None:
+    """The Horovod in this environment, or None where there is none.
+
+    Raises:
+        HvdtoolsError: Python finds a folder of its source instead.
+    """
+    spec = importlib.util.find_spec("horovod")
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent
+    metadata = folder / "metadata.json"
+    recorded = json.loads(metadata.read_text()) if metadata.exists() else {}
+    libraries = libraries_in(folder)
+    features = names_in(next(iter(libraries.values())), _SYMBOL_OF) if libraries else ()
+    try:
+        version = importlib.metadata.version("horovod")
+    except importlib.metadata.PackageNotFoundError:
+        raise HvdtoolsError(
+            f"{folder} is a folder of Horovod's source and not an installed Horovod: take it off "
+            "PYTHONPATH, or run in another folder."
+        ) from None
+    return InstalledHorovod(
+        version=version,
+        folder=folder,
+        built_for={name: recorded.get(FRAMEWORKS[name][0], "unknown") for name in libraries},
+        controllers=tuple(name for name in ("mpi", "gloo") if name in features),
+        nccl="nccl" in features,
+    )
+
+
+def note() -> dict[str, object]:
+    """What `hvdtools build` noted of its build; {} where Horovod is not here or of another's."""
+    horovod = find()
+    if horovod is None or not (horovod.folder / NOTE).exists():
+        return {}
+    return dict(json.loads((horovod.folder / NOTE).read_text()))
+
+
+def built_with(fact: str) -> str | None:
+    """A fact of the installed Horovod's build ("mpi" -> "Open MPI 5.0.11"); None if not ours."""
+    facts = note().get("facts")
+    value = facts.get(fact) if isinstance(facts, dict) else None
+    return str(value) if value else None
+
+
+def libraries_in(folder: Path) -> dict[str, Path]:
+    """Framework -> Horovod's library for it, of the package in `folder`."""
+    return {
+        framework: library
+        for framework, (_, stem) in FRAMEWORKS.items()
+        for library in folder.glob(f"{stem}.*")
+    }
+
+
+def names_in(library: Path, bytes_of: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Those of the names whose bytes stand somewhere in the library."""
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        return tuple(name for name, wanted in bytes_of.items() if text.find(wanted) >= 0)
+
+
+def require(framework: str) -> InstalledHorovod:
+    """The installed Horovod, checked to fit the installed `framework`.
+
+    Raises:
+        HvdtoolsError: Horovod is missing, lacks this framework, or was built
+            for another version of it.
+    """
+    horovod = find()
+    if horovod is None:
+        raise HvdtoolsError("Horovod is not installed here: run `hvdtools build`.")
+    built_for = horovod.built_for.get(framework)
+    if built_for is None:
+        raise HvdtoolsError(
+            f"The installed Horovod {horovod.version} was built without {framework}: run "
+            f"`hvdtools build --frameworks {','.join([*horovod.built_for, framework])}`."
+        )
+    present = framework_version(framework)
+    if present is not None and present != built_for:
+        raise HvdtoolsError(
+            f"Horovod was built for {framework} {built_for} but {framework} {present} is "
+            "installed, and the two do not fit: run `hvdtools build`."
+        )
+    return horovod
