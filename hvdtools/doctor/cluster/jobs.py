@@ -15,7 +15,7 @@ from hvdtools.launch.launchers.over_mpi import reaches_mpi
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.outcome import TIMED_OUT
 from hvdtools.launch.plan import Plan
-from hvdtools.launch.spec import Hosts
+from hvdtools.launch.schedulers.ssh import Hosts
 
 
 def planned(cluster: Cluster, machine: Machine, frameworks: tuple[str, ...]) -> Iterator[Job]:

@@ -9,7 +9,7 @@ from hvdtools.doctor.cluster.job import Job
 from hvdtools.launch import JobSpec, make_plan
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.plan import Plan
-from hvdtools.launch.spec import Slurm
+from hvdtools.launch.schedulers.slurm.request import Slurm
 
 _MEETING = "hvdtools.doctor.cluster.rank_meeting"
 # Of a step, also of mpirun's own: it does not wait for what a shell's step holds.
