@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from hvdtools.launch.machine import Machine
+    from hvdtools.launch.outcome import Outcome
     from hvdtools.launch.spec import JobSpec
 
 
@@ -60,7 +61,8 @@ class Scheduler:
     The methods are called in this order. When options are parsed: `options`, `from_values`,
     `default_ranks`, `check`. Then `submits` decides. A job that is submitted: `submission`,
     `submit`, and with `waits` also `follow`, which calls `cancel` on Ctrl-C. A job whose ranks
-    start from here: `require_room`, `choose_launcher`, `hosts`, `node_count`, `describe`.
+    start from here: `require_room`, `choose_launcher`, `hosts`, `node_count`, `describe`, and at
+    the end `exit_code`.
 
     Attributes:
         name: As `--on` takes it.
@@ -174,14 +176,28 @@ class Scheduler:
 
     def require_room(self, spec: JobSpec, machine: Machine) -> None:
         """Raise HvdtoolsError if the ranks do not fit."""
+        if hosts := self.hosts(machine):
+            require_slots(spec, hosts)
 
     def choose_launcher(self, spec: JobSpec, machine: Machine) -> str | None:
         """The launcher to use here; None leaves the choice to the planner.
 
         Raises:
-            HvdtoolsError: The launcher that the job names cannot start ranks here.
+            HvdtoolsError: An option is for a new job, or the launcher that the job names cannot
+                start ranks here.
         """
+        self.refuse_own_options(machine)
         return None
+
+    def refuse_own_options(self, machine: Machine) -> None:
+        """Raise HvdtoolsError if one of the scheduler's own options is set, inside its job."""
+        for field in dataclasses.fields(self):
+            if field.name != "wait" and getattr(self, field.name) != field.default:
+                raise HvdtoolsError(
+                    f"This is {self.title} job {machine.allocations[self.name].job_id}, and its "
+                    f"ranks start here, while --{field.name.replace('_', '-')} is for a new job: "
+                    "leave it out."
+                )
 
     def hosts(self, machine: Machine) -> tuple[Host, ...] | None:
         """The hosts to reach by ssh; empty for this machine, None if the launcher knows them."""
@@ -190,6 +206,10 @@ class Scheduler:
     def node_count(self, spec: JobSpec, machine: Machine) -> int | None:
         """How many nodes the ranks fill; None where only the scheduler knows."""
         return nodes_filled(spec, hosts) if (hosts := self.hosts(machine)) else spec.nodes
+
+    def exit_code(self, outcome: Outcome) -> int:
+        """The exit code that tells the scheduler how the ranks ended."""
+        return outcome.exit_code
 
     def describe(self, machine: Machine) -> str:
         """Where the ranks run, for the line that tells the user ("on this machine")."""

@@ -6,9 +6,11 @@ wanted. A site's own is an entry point of the group "hvdtools.schedulers".
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from typing import cast
 
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.registry import Registry
 from hvdtools.launch.scheduler import Scheduler
 
@@ -21,6 +23,7 @@ REGISTRY = Registry(
         "slurm": "hvdtools.launch.schedulers.slurm.request:Slurm",
         "kubernetes": "hvdtools.launch.schedulers.kubernetes.request:Kubernetes",
         "sagemaker": "hvdtools.launch.schedulers.sagemaker.request:SageMaker",
+        "pbs": "hvdtools.launch.schedulers.pbs:Pbs",
     },
 )
 
@@ -35,6 +38,13 @@ def scheduler(name: str) -> type[Scheduler]:
     return cast(type[Scheduler], REGISTRY.load(name))
 
 
+@cache
 def all_schedulers() -> tuple[type[Scheduler], ...]:
-    """Every scheduler, in the order of the registry."""
-    return tuple(scheduler(name) for name in REGISTRY.names())
+    """Every scheduler, in the order of the registry; warns of a site's that cannot be imported."""
+    found = []
+    for name in REGISTRY.names():
+        try:
+            found.append(scheduler(name))
+        except HvdtoolsError as error:  # the other commands work without it
+            print(f"hvdtools: warning: {error}", file=sys.stderr)
+    return tuple(found)

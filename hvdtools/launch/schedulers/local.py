@@ -53,6 +53,9 @@ class Local(Scheduler):
     def node_count(self, spec: JobSpec, machine: Machine) -> int:
         return 1
 
+    def choose_launcher(self, spec: JobSpec, machine: Machine) -> None:
+        return None
+
     def describe(self, machine: Machine) -> str:
         return "on this machine"
 

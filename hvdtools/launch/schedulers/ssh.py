@@ -76,6 +76,9 @@ class Hosts(Scheduler):
     def hosts(self, machine: Machine) -> tuple[Host, ...]:
         return self.named
 
+    def choose_launcher(self, spec: JobSpec, machine: Machine) -> None:
+        return None
+
     def describe(self, machine: Machine) -> str:
         names = ", ".join(map(str, self.named[:4])) + ", …" * (len(self.named) > 4)
         return f"on {counted(len(self.named), 'host')} ({names})"

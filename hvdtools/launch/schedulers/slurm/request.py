@@ -117,13 +117,7 @@ class Slurm(Scheduler):
                 "Inside a Slurm job srun or Open MPI's mpirun starts the ranks: use --launcher "
                 "srun."
             )
-        for field in dataclasses.fields(self):
-            if field.name != "wait" and getattr(self, field.name) != field.default:
-                raise HvdtoolsError(
-                    f"This is Slurm job {machine.allocations[self.name].job_id}, and the ranks "
-                    f"start as a step of it, while --{field.name.replace('_', '-')} is for a new "
-                    "job: leave it out."
-                )
+        self.refuse_own_options(machine)
         return "srun" if spec.launcher == "auto" else spec.launcher
 
     def describe(self, machine: Machine) -> str:
