@@ -116,7 +116,8 @@ def show(rank: int | None, stream: str, line: str) -> None:
 def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = None) -> Outcome:
     """Start `plan` and wait for it; no process of it is left on return.
 
-    SIGINT, SIGTERM and SIGHUP end every rank while this runs in the main thread. SIGUSR1 is
+    SIGINT, SIGTERM, SIGHUP and SIGUSR2 (Grid Engine's notice of an end, `qsub -notify`) end
+    every rank while this runs in the main thread. SIGUSR1 is
     passed on to the launcher, which passes it on to the ranks: to hvdtools it means "save and
     exit". The variable HVDTOOLS_SAVE_AT, in seconds since the epoch, sends it at a time.
 
@@ -222,7 +223,7 @@ def _signals_to(stops: queue.SimpleQueue[_Stop], save: _SaveSignal) -> Iterator[
     def handle(signum: int, frame: object) -> None:
         stops.put(_Stop(signum=signum, exit_code=128 + signum))
 
-    wanted = [signal.SIGINT, signal.SIGTERM]
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup keeps its promise
         wanted.append(signal.SIGHUP)
     before = {signum: signal.signal(signum, handle) for signum in wanted}

@@ -176,8 +176,19 @@ class Scheduler:
 
     def require_room(self, spec: JobSpec, machine: Machine) -> None:
         """Raise HvdtoolsError if the ranks do not fit."""
-        if hosts := self.hosts(machine):
-            require_slots(spec, hosts)
+        hosts = self.hosts(machine) or ()
+        if not hosts:
+            return
+        require_slots(spec, hosts)
+        per_node, nodes = spec.ranks_per_node, nodes_filled(spec, hosts)
+        if (per_node is not None and any(host.slots != per_node for host in hosts[:-1])) or (
+            spec.nodes not in (None, nodes)
+        ):
+            raise HvdtoolsError(
+                f"{self.title} allocated {','.join(map(str, hosts))}, where {spec.ranks} ranks are "
+                f"not on {spec.nodes or nodes} nodes with {per_node or 'as many'} each: change "
+                "what is asked for, or leave out --nodes and --ranks-per-node."
+            )
 
     def choose_launcher(self, spec: JobSpec, machine: Machine) -> str | None:
         """The launcher to use here; None leaves the choice to the planner.

@@ -15,5 +15,5 @@ nodes=${counts[${PBS_ARRAY_INDEX:-0}]}
 export HVDTOOLS_SAVE_AT=$(($(date +%s) + 3481))
 export PATH='/env dir/bin':"$PATH"
 exec '/env dir/bin/python' -m hvdtools launch --on pbs \
-    -n $((nodes * 2)) \
+    -n $((nodes * 2)) --ranks-per-node 2 \
     -- './run me'

@@ -24,6 +24,7 @@ REGISTRY = Registry(
         "kubernetes": "hvdtools.launch.schedulers.kubernetes.request:Kubernetes",
         "sagemaker": "hvdtools.launch.schedulers.sagemaker.request:SageMaker",
         "pbs": "hvdtools.launch.schedulers.pbs:Pbs",
+        "grid-engine": "hvdtools.launch.schedulers.grid_engine:GridEngine",
     },
 )
 

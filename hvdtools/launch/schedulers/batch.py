@@ -108,6 +108,14 @@ def check_passed(words: Iterable[str], instead: Mapping[str, str]) -> None:
                 raise HvdtoolsError(f"--qsub {word!r} has its own option: {better}.")
 
 
+def quoted(word: str) -> str:
+    """A word for the shell, on one line: Grid Engine reads directives from every line."""
+    if not re.search(r"[\r\n]", word):
+        return shlex.quote(word)
+    escapes = {"\\": "\\\\", "'": "\\'", "\r": "\\r", "\n": "\\n"}
+    return f"$'{''.join(escapes.get(character, character) for character in word)}'"
+
+
 def script(
     spec: JobSpec,
     scheduler: str,
@@ -125,8 +133,8 @@ def script(
         directives: Whole lines.
         lines: What the shell does before the ranks start.
         ranks: Their number, in the shell's words ("8", "$((nodes * 4))").
-    """  # fmt: skip
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in spec.env]
+    """
+    launch = (python, "-m", "hvdtools", "launch", "--on", scheduler)
     return "\n".join(
         (
             "#!/bin/bash",
@@ -134,21 +142,23 @@ def script(
             "",
             "set -uo pipefail",
             *lines,
-            *exports,
+            *(f"export {name}={quoted(value)}" for name, value in spec.env),
             # The mpirun or horovodrun next to it belongs to its Horovod.
-            f'export PATH={shlex.quote(python.rpartition("/")[0])}:"$PATH"',
-            f"exec {shlex.join((python, '-m', 'hvdtools', 'launch', '--on', scheduler))} \\",
-            f"    {' '.join((f'-n {ranks}', *map(shlex.quote, _options(spec))))} \\",
-            f"    -- {shlex.join(spec.command)}",
+            f'export PATH={quoted(python.rpartition("/")[0])}:"$PATH"',
+            f"exec {' '.join(map(quoted, launch))} \\",
+            f"    {' '.join((f'-n {ranks}', *map(quoted, _options(spec))))} \\",
+            f"    -- {' '.join(map(quoted, spec.command))}",
             "",
         )
-    )  # fmt: skip
+    )
 
 
 def _options(spec: JobSpec) -> tuple[str, ...]:
     """The options of a launch inside the allocation: those that concern its ranks."""
     given: list[str] = []
     values: dict[str, object] = {
+        "--nodes": spec.nodes,
+        "--ranks-per-node": spec.ranks_per_node,
         "--launcher": None if spec.launcher == "auto" else spec.launcher,
         "--distribution": None if spec.distribution == "block" else spec.distribution,
         "--cpus-per-rank": spec.cpus_per_rank,
