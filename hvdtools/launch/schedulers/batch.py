@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 
 from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.run import SAVE_AT
 from hvdtools.launch.spec import JobSpec
 
 SIGNAL_S = 120
@@ -56,6 +57,13 @@ def limit_s(time: str | None, spec: JobSpec, signal_s: int) -> int | None:
             "before: give more time, or a smaller --signal."
         )
     return found
+
+
+def alarm(limit_s: int | None, signal_s: int) -> tuple[str, ...]:
+    """The line that sets when ranks are told to save; none without a time limit."""
+    if limit_s is None:
+        return ()
+    return (f"export {SAVE_AT}=$(($(date +%s) + {limit_s - signal_s}))",)
 
 
 def clock(seconds: int) -> str:

@@ -149,13 +149,14 @@ class GridEngine(Scheduler):
             nodes, per_node = layout(spec)
             ranks = spec.ranks
             note = f"{counted(ranks, 'rank')} on {counted(nodes, 'node')}"
+        limit_s = batch.limit_s(self.time, spec, self.signal)
         return Submission(
             document=batch.script(
                 spec,
                 self.name,
                 machine.python,
-                self._directives(spec, ranks, counts),
-                self._lines(spec, counts),
+                self._directives(spec, ranks, counts, limit_s),
+                self._lines(spec, counts, limit_s),
                 f"$((nodes * {per_node}))" if counts else str(ranks),
             ),
             argv=("qsub", "-terse"),
@@ -165,21 +166,23 @@ class GridEngine(Scheduler):
             note=f"{note} under Grid Engine",
         )
 
-    def _directives(self, spec: JobSpec, ranks: int, counts: tuple[int, ...]) -> Iterator[str]:
+    def _directives(
+        self, spec: JobSpec, ranks: int, counts: tuple[int, ...], limit_s: int | None
+    ) -> Iterator[str]:
         name = spec.name or "hvdtools"
         if not _NAME.fullmatch(name):
             raise HvdtoolsError(
                 f"--name {name!r} is not a name for a Grid Engine job: begin with a letter, and "
                 "use letters, digits, and _ . + - only."
             )
-        limit_s = batch.limit_s(self.time, spec, self.signal)
         yield f"#$ -N {name}"
         yield "#$ -S /bin/bash"
         yield "#$ -cwd"
         yield f"#$ -pe {self.pe} {ranks * (spec.cpus_per_rank or 1)}"
         if limit_s is not None:
-            # SIGUSR1 at the soft limit, SIGKILL at the hard one.
-            yield f"#$ -l h_rt={batch.clock(limit_s)},s_rt={batch.clock(limit_s - self.signal)}"
+            # Not s_rt too: the queue decides how long after it a job is killed, and over
+            # several nodes some versions kill it at once.
+            yield f"#$ -l h_rt={batch.clock(limit_s)}"
         for flag, value in (("-q", self.queue), ("-P", self.project), ("-A", self.account)):
             if value is not None:
                 yield f"#$ {flag} {value}"
@@ -192,7 +195,8 @@ class GridEngine(Scheduler):
         yield f"#$ -o sge-$JOB_ID{'.$TASK_ID' if counts else ''}.out"
         yield from (f"#$ {word}" for word in self.qsub)
 
-    def _lines(self, spec: JobSpec, counts: tuple[int, ...]) -> Iterator[str]:
+    def _lines(self, spec: JobSpec, counts: tuple[int, ...], limit_s: int | None) -> Iterator[str]:
+        yield from batch.alarm(limit_s, self.signal)
         if spec.cpus_per_rank is not None:
             yield f"export {_SLOTS_PER_RANK}={spec.cpus_per_rank}"
         if counts:

@@ -21,7 +21,6 @@ from hvdtools.core.words import counted
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.outcome import TIMED_OUT
 from hvdtools.launch.plan import Submission
-from hvdtools.launch.run import SAVE_AT
 from hvdtools.launch.scheduler import Allocation, Scheduler, own_option
 from hvdtools.launch.schedulers import batch
 from hvdtools.launch.schedulers.follow import follow
@@ -182,8 +181,7 @@ class Pbs(Scheduler):
         if counts:
             yield f"counts=({' '.join(map(str, counts))})"
             yield "nodes=${counts[${PBS_ARRAY_INDEX:-0}]}"
-        if limit_s is not None:
-            yield f"export {SAVE_AT}=$(($(date +%s) + {limit_s - self.signal}))"
+        yield from batch.alarm(limit_s, self.signal)
 
     def waits(self) -> bool:
         return self.wait

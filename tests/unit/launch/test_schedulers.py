@@ -58,7 +58,7 @@ def test_a_site_adds_a_scheduler_with_an_entry_point(site: dict[str, str]) -> No
     done = run(*LAUNCH, "--", "./train", env=site)
     assert (done.returncode, done.stdout) == (0, "None: 2 x ./train\n"), done.stderr
     helped = run(HVDTOOLS, "launch", "--help", env=site).stdout
-    assert "sagemaker, pbs, toy." in " ".join(helped.split()) and "--flavor" in helped
+    assert "grid-engine, toy." in " ".join(helped.split()) and "--flavor" in helped
     done = run(*LAUNCH, "--restarts", "1", "--", "./train", env=site)
     assert done.returncode == 2 and "a toy breaks once" in done.stderr
     done = run(HVDTOOLS, "launch", "-n", "2", "--flavor", "sweet", "--", "./train", env=site)
@@ -79,7 +79,7 @@ def test_a_site_s_scheduler_that_cannot_be_imported_is_one_clear_message(
 
 def test_an_unknown_scheduler_lists_the_known_ones() -> None:
     with pytest.raises(
-        HvdtoolsError, match=r"Unknown scheduler 'lsf': choose one of hosts, .*slurm"
+        HvdtoolsError, match=r"Unknown scheduler 'lsf': choose one of .*hosts, .*slurm"
     ):
         scheduler("lsf")
 
