@@ -207,7 +207,7 @@ def test_a_rank_that_never_comes_is_named(slurm_bed: SlurmBed) -> None:
     late = f"test $SLURM_PROCID = 2 && exec sleep 4; exec {shlex.join(ALONE)}"
     limit = {"HVDTOOLS_RENDEZVOUS_TIMEOUT_S": "2"}
     ended = srun(slurm_bed, "-N3", "-n3", "sh", "-c", late, **limit)
-    assert ended.stdout.count("Rank 2 of 3 did not come to init() within 2 s") == 2
+    assert ended.stdout.count("Rank 2 of 3 did not reach init() within 2 s") == 2
     assert ended.returncode != 0
 
 
@@ -218,7 +218,7 @@ def test_a_host_that_is_cut_off(slurm_bed: SlurmBed) -> None:
     limit = {"HVDTOOLS_RENDEZVOUS_TIMEOUT_S": "2"}
     ended = srun(slurm_bed, "-N2", "-n2", "sh", "-c", blind, **limit)
     slurm_bed.bed.exec("host2", ["ip", "route", "del", "blackhole", "10.77.0.1/32"])
-    assert "Rank 1 of 2 did not come" in ended.stdout
+    assert "Rank 1 of 2 did not reach init()" in ended.stdout
     assert "Rank 0 did not answer within 2 s; tried host1:" in ended.stdout
     assert "HVDTOOLS_INTERFACE" in ended.stdout and "firewall" in ended.stdout
 
@@ -227,7 +227,7 @@ def test_mpi_without_pmix_is_refused(slurm_bed: SlurmBed) -> None:
     """Open MPI under --mpi=pmi2 is N times rank 0 of 1, and says nothing."""
     mpi = {"HOROVOD_CONTROLLER": "mpi"}
     ended = srun(slurm_bed, "--mpi=pmi2", "-N1", "-n2", *TRAIN, **mpi)
-    assert "srun promised rank 1 of 2 but Horovod sees rank 0 of 1" in ended.stderr
+    assert "srun started rank 1 of 2, but Horovod sees rank 0 of 1" in ended.stderr
     assert "use `srun --mpi=pmix`, or unset HOROVOD_CONTROLLER" in ended.stderr
     assert ended.returncode != 0
     require_pmix()

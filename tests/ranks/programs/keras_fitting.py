@@ -1,7 +1,7 @@
-"""What the programs of checks on model.fit share: data, networks, fits with ranks and alone.
+"""Shared by the checks of model.fit: data, networks, fits on all ranks and in one process.
 
-Rank r has every size-th sample from the r-th on, so that the ranks' batches of one
-step are the joined batch that the process alone takes in that step.
+Rank r has every size-th sample from the r-th on, so that the ranks' batches of one step
+are the combined batch of the one process in that step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def prepared(optimizer: Any = None, **options: Any) -> Any:
 
 
 def fit(model: Any, *own: Any, data: Any = MINE, epochs: int = 2, **options: Any) -> Any:
-    """Fit on this rank's part; the history."""
+    """Fit on this rank's shard; returns the history."""
     names = ("scale_lr", "warmup_steps", "warmup_epochs", "check_every", "stop_on_signal")
     given = {name: options.pop(name) for name in names if name in options}
     callbacks = hvt.callbacks(*own, **given)
@@ -54,7 +54,7 @@ def fit(model: Any, *own: Any, data: Any = MINE, epochs: int = 2, **options: Any
 
 
 def fit_alone(model: Any, *own: Any, epochs: int = 2, **options: Any) -> Any:
-    """Fit on the joined batches; the history."""
+    """Fit on the combined batches; returns the history."""
     fitting = {"batch_size": BATCH * SIZE, "shuffle": False, "verbose": 0, **options}
     return model.fit(X, Y, epochs=epochs, callbacks=list(own), **fitting).history
 

@@ -197,7 +197,7 @@ def test_a_launcher_that_promised_more_than_horovod_sees() -> None:
     names = ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")
     ended = python(START, **{f"OMPI_COMM_WORLD_{n}": v for n, v in zip(names, "1212", strict=True)})
     assert ended.returncode != 0
-    assert "promised rank 1 of 2 but Horovod sees rank 0 of 1" in ended.stderr
+    assert "started rank 1 of 2, but Horovod sees rank 0 of 1" in ended.stderr
 
 
 def test_ranks_that_do_not_come_are_one_sentence() -> None:
