@@ -253,7 +253,7 @@ def check_different_orders_are_refused() -> None:
     keras.utils.set_random_seed(1 + (last == RANK))
     refused(other, made(shuffled_with(None)))
     refused(other, made(shuffled_with(5)))
-    refused(f"splits the data already, and on rank {last}", made(split_for(last)))
+    refused(f"splits the data already, on rank {last}", made(split_for(last)))
     once = shard(Dataset.range(WHOLE).batch(BATCH))
     refused("splits the data already", lambda: shard(once))
     made(lambda data: data.shard(2, 0))()  # the same part on all ranks, as for validation
