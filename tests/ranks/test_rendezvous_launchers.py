@@ -16,7 +16,7 @@ import pytest
 from paths import PROGRAMS
 
 TRAIN = (sys.executable, str(PROGRAMS / "rank_rendezvous.py"))
-ALONE = (sys.executable, str(PROGRAMS / "rank_rendezvous_alone.py"))
+RENDEZVOUS_ONLY = (sys.executable, str(PROGRAMS / "rank_rendezvous_only.py"))
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "3")
 BESIDE_PYTHON = Path(sys.executable).with_name("mpirun")
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -110,7 +110,8 @@ LAUNCHERS = {
 @pytest.mark.parametrize("launcher", ["mpich", "open_mpi_4", "open_mpi_5"])
 def test_a_rank_that_never_starts(launcher: str) -> None:
     """The barriers of PMI and PMIx do not tell which rank is missing, but they must end."""
-    late = f'test "${{PMI_RANK-$OMPI_COMM_WORLD_RANK}}" = 1 && exec sleep 5; exec {" ".join(ALONE)}'
+    program = " ".join(RENDEZVOUS_ONLY)
+    late = f'test "${{PMI_RANK-$OMPI_COMM_WORLD_RANK}}" = 1 && exec sleep 5; exec {program}'
     argv = [*LAUNCHERS[launcher](), "-n", "2", "sh", "-c", late]
     ended = run(argv, HVDTOOLS_RENDEZVOUS_TIMEOUT_S="1.5", timeout_s=40, **GLOO)
     assert "Not all of the 2 ranks that" in ended.stdout, ended.stdout + ended.stderr
@@ -122,7 +123,7 @@ def test_mpich_ends_a_job_with_a_failed_rank() -> None:
     """As for an MPI program: a rank that connects to the others and then fails ends the job."""
     fails = (
         "import os, runpy, sys, time; sys.argv[1:] = []; "
-        f"runpy.run_path({ALONE[1]!r}, run_name='__main__'); "
+        f"runpy.run_path({RENDEZVOUS_ONLY[1]!r}, run_name='__main__'); "
         "time.sleep(60 * (os.environ['PMI_RANK'] == '0')); raise RuntimeError('bad luck')"
     )
     ended = run([mpich(), "-n", "2", sys.executable, "-c", fails], timeout_s=30)
@@ -131,7 +132,7 @@ def test_mpich_ends_a_job_with_a_failed_rank() -> None:
 
 
 def test_mpich_runs_one_program_in_a_rank() -> None:
-    twice = f"{' '.join(ALONE)} && {' '.join(ALONE)}"
+    twice = f"{' '.join(RENDEZVOUS_ONLY)} && {' '.join(RENDEZVOUS_ONLY)}"
     ended = run([mpich(), "-n", "2", "sh", "-c", twice])
     assert "has closed its PMI connection to this rank" in ended.stdout
     assert ended.returncode != 0
@@ -139,7 +140,7 @@ def test_mpich_runs_one_program_in_a_rank() -> None:
 
 @pytest.mark.parametrize("launcher", ["open_mpi_4", "open_mpi_5"])
 def test_open_mpi_runs_two_programs_in_a_rank(launcher: str) -> None:
-    twice = f"{' '.join(ALONE)} && {' '.join(ALONE)}"
+    twice = f"{' '.join(RENDEZVOUS_ONLY)} && {' '.join(RENDEZVOUS_ONLY)}"
     lines = seen(run([*LAUNCHERS[launcher](), "-n", "2", "sh", "-c", twice], **GLOO))
     assert sorted(line["HOROVOD_RANK"] for line in lines) == ["0", "0", "1", "1"]
 

@@ -14,7 +14,7 @@ from hvdtools.keras.data.sample_weights import add_weights, require_weightable, 
 
 
 @dataclass(frozen=True)
-class Batches:
+class PyDatasetBatches:
     """The batches of a PyDataset.
 
     Attributes:
@@ -46,7 +46,7 @@ class Batches:
         return sum(self.rows_of(number) for number in range(first, end))
 
 
-def read_batches(dataset: Any, uneven: str) -> Batches:
+def read_batches(dataset: Any, uneven: str) -> PyDatasetBatches:
     """Load the first and the last batch.
 
     Raises:
@@ -69,7 +69,7 @@ def read_batches(dataset: Any, uneven: str) -> Batches:
         require_weightable(first)
     rows = _count_rows(first)
     last_rows = rows if count in (None, 1) else _count_rows(dataset[count - 1])
-    return Batches(count, rows, last_rows)
+    return PyDatasetBatches(count, rows, last_rows)
 
 
 def _count_rows(batch: Any) -> int:
@@ -95,7 +95,7 @@ class PyDatasetShard(keras.utils.PyDataset):
         HvdtoolsError: "drop" would leave everything out.
     """
 
-    def __init__(self, source: Any, batches: Batches, sharding: Sharding) -> None:
+    def __init__(self, source: Any, batches: PyDatasetBatches, sharding: Sharding) -> None:
         super().__init__(
             workers=source.workers,
             use_multiprocessing=source.use_multiprocessing,
@@ -118,7 +118,7 @@ class PyDatasetShard(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of this rank; None if they never end."""
+        """PyDatasetBatches of this rank; None if they never end."""
         if self._total is None:
             return None
         # A filler batch repeats one as "pad" does, with weight 0.

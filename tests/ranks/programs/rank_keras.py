@@ -67,7 +67,7 @@ def train(
     return model
 
 
-def train_alone(make: Make, **options: Any) -> list[np.ndarray]:
+def train_reference(make: Make, **options: Any) -> list[np.ndarray]:
     """The weights that one process trains: rank 0 trains and broadcasts them."""
     return hvt.broadcast(train(make(), 0, 1, **options).get_weights() if RANK == 0 else [])
 
@@ -79,14 +79,16 @@ def relative_difference(ours: Any, theirs: list[np.ndarray]) -> float:
 
 
 def equals_one_process(
-    make: Make, tolerance: float, build_alone: Callable[[], Any] | None = None, **options: Any
+    make: Make, tolerance: float, build_reference: Callable[[], Any] | None = None, **options: Any
 ) -> Any:
     """Check it, and that training changed the weights. Returns the ranks' model.
 
-    `build_alone` builds the model of the one process if `build`'s would use collectives.
+    `build_reference` builds the model of the one process if `build`'s would use collectives.
     """
     ours = train(hvt.prepare(make()), RANK, SIZE, **options)
-    theirs = train_alone(make, **options | ({"build": build_alone} if build_alone else {}))
+    theirs = train_reference(
+        make, **options | ({"build": build_reference} if build_reference else {})
+    )
     keras.utils.set_random_seed(3)
     untrained = options.get("build", dense)()
     assert relative_difference(untrained, theirs) > 1e-3
@@ -182,7 +184,7 @@ def check_settings_equal_one_process() -> None:
 
 def check_many_small_buckets() -> None:
     ours = train(hvt.prepare(OPTIMIZERS["Adam"](), bucket_mib=1e-4), RANK, SIZE)
-    assert relative_difference(ours, train_alone(OPTIMIZERS["Adam"])) < 1e-7
+    assert relative_difference(ours, train_reference(OPTIMIZERS["Adam"])) < 1e-7
 
 
 def check_several_steps_in_one_execution() -> None:
@@ -207,7 +209,8 @@ def check_sparse_gradients() -> None:
     made_dense = hvt.prepare(OPTIMIZERS["SGD"](), sparse_as_dense=True)
     ours = train(made_dense, RANK, SIZE, embedding, WORDS)
     assert (
-        relative_difference(ours, train_alone(OPTIMIZERS["SGD"], build=embedding, x=WORDS)) < 1e-7
+        relative_difference(ours, train_reference(OPTIMIZERS["SGD"], build=embedding, x=WORDS))
+        < 1e-7
     )
 
 
@@ -298,7 +301,7 @@ def check_mixed_precision_is_near_one_process() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         ours = train(hvt.prepare(OPTIMIZERS["SGD"]()), RANK, SIZE, half, X32)
-        theirs = train_alone(OPTIMIZERS["SGD"], build=half, x=X32)
+        theirs = train_reference(OPTIMIZERS["SGD"], build=half, x=X32)
     finally:
         keras.config.set_dtype_policy("float64")
     assert isinstance(ours.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -415,7 +418,7 @@ def check_a_loaded_model_resumes() -> None:
     hvt.broadcast(None)
     model = hvt.prepare(keras.saving.load_model(file))
     model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
-    assert relative_difference(model, train_alone(OPTIMIZERS["Adam"])) < 1e-7
+    assert relative_difference(model, train_reference(OPTIMIZERS["Adam"])) < 1e-7
 
 
 def check_save_and_load() -> None:
@@ -427,7 +430,7 @@ def check_save_and_load() -> None:
     assert [other.name for other in folder.iterdir()] == (["model.keras"] if RANK == 0 else [])
     model = hvt.load(file)
     model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
-    assert relative_difference(model, train_alone(OPTIMIZERS["AdamW"])) < 1e-7
+    assert relative_difference(model, train_reference(OPTIMIZERS["AdamW"])) < 1e-7
     refused("must end in .keras", lambda: hvt.save(folder / "model.h5", model))
     refused("load() could not read", lambda: hvt.load(folder / "absent.keras"))
     if RANK == 0:
@@ -444,7 +447,7 @@ def check_saving_in_the_middle_of_an_accumulation() -> None:
     model = hvt.load(file)
     for each in (model, half_way):
         each.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
-        assert relative_difference(each, train_alone(make)) < 1e-7
+        assert relative_difference(each, train_reference(make)) < 1e-7
 
 
 def check_the_replica_check_of_a_model() -> None:
@@ -457,7 +460,7 @@ def check_the_replica_check_of_a_model() -> None:
     assert moment.path in refused("Replicas diverged", lambda: hvt.assert_in_sync(model))
 
 
-LOADS_ALONE = """
+LOAD_WITHOUT_HOROVOD = """
 import importlib.abc, sys
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -483,7 +486,7 @@ def check_a_saved_model_needs_neither_horovod_nor_hvdtools() -> None:
         np.save(array, X[:4])
         job = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_"))}
         done = subprocess.run(
-            [sys.executable, "-c", LOADS_ALONE, str(file), str(array)],
+            [sys.executable, "-c", LOAD_WITHOUT_HOROVOD, str(file), str(array)],
             capture_output=True,
             text=True,
             env=job,
@@ -509,7 +512,7 @@ def check_a_compiled_model_without_xla() -> None:
     model.compile(optimizer=OPTIMIZERS["SGD"](), loss="mse", jit_compile=True)
     hvt.prepare(model)
     model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, epochs=2, shuffle=False, verbose=0)
-    assert relative_difference(model, train_alone(OPTIMIZERS["SGD"])) < 1e-7
+    assert relative_difference(model, train_reference(OPTIMIZERS["SGD"])) < 1e-7
 
 
 def check_plain_horovod_does_not_average_and_prepare_does() -> None:

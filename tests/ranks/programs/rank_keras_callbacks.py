@@ -19,7 +19,7 @@ from checking_base import heard, refused, run_checks
 from keras_fitting import (
     BATCH,
     LAST,
-    MINE,
+    OWN_SHARD,
     RANK,
     SIZE,
     STEPS,
@@ -30,7 +30,7 @@ from keras_fitting import (
     assert_same_weights,
     compiled,
     fit,
-    fit_alone,
+    fit_reference,
     network,
     prepared,
 )
@@ -61,7 +61,7 @@ def request_stop(model: Any) -> None:
 
 def check_early_stopping_stops_all_in_the_same_epoch() -> None:
     """With a loss that keeps falling on rank 0, and rises on the others."""
-    model, alone = prepared(), network(keras.optimizers.SGD(0.2))
+    model, reference = prepared(), network(keras.optimizers.SGD(0.2))
     labels = Y.copy()
     for rank in range(1, SIZE):
         labels[rank::SIZE] = 1 - labels[rank::SIZE]
@@ -69,11 +69,11 @@ def check_early_stopping_stops_all_in_the_same_epoch() -> None:
     def stopping() -> Any:
         return keras.callbacks.EarlyStopping("val_loss", patience=1, start_from_epoch=3)
 
-    ours = fit(model, stopping(), epochs=9, validation_data=(MINE[0], labels[RANK::SIZE]))
-    theirs = fit_alone(alone, stopping(), epochs=9, validation_data=(X, labels))
+    ours = fit(model, stopping(), epochs=9, validation_data=(OWN_SHARD[0], labels[RANK::SIZE]))
+    theirs = fit_reference(reference, stopping(), epochs=9, validation_data=(X, labels))
     assert_same_history(ours, theirs)
     assert 3 < len(ours["loss"]) < 9, ours
-    assert_same_weights(model, alone)
+    assert_same_weights(model, reference)
     assert model.stop_training
 
 
@@ -123,9 +123,9 @@ def check_a_request_from_another_thread() -> None:
 
 def check_steps_per_execution() -> None:
     model = prepared(steps_per_execution=2)
-    alone = network(keras.optimizers.SGD(0.2), steps_per_execution=2)
-    assert_same_history(fit(model, check_every=2), fit_alone(alone))
-    assert_same_weights(model, alone)
+    reference = network(keras.optimizers.SGD(0.2), steps_per_execution=2)
+    assert_same_history(fit(model, check_every=2), fit_reference(reference))
+    assert_same_weights(model, reference)
     fit(model, At(LAST, 1, request_stop), check_every=2)  # as soon as 2 steps are done
     assert int(model.optimizer.iterations) == 2 * STEPS + 2
 
@@ -135,13 +135,13 @@ def check_steps_per_execution() -> None:
 
 def check_all_start_with_rank_0s_weights_and_state() -> None:
     model = prepared(keras.optimizers.Adam(0.1 + RANK), seed=RANK)
-    alone = network(keras.optimizers.Adam(0.1), seed=0)
-    for one, steps in ((model, 5 + RANK), (alone, 5)):
+    reference = network(keras.optimizers.Adam(0.1), seed=0)
+    for one, steps in ((model, 5 + RANK), (reference, 5)):
         one.optimizer.build(one.trainable_variables)
         one.optimizer.iterations.assign(steps)
     fit(model)
-    fit_alone(alone)
-    assert_same_weights(model, alone)
+    fit_reference(reference)
+    assert_same_weights(model, reference)
 
 
 class Unbuilt(keras.Model):
@@ -164,12 +164,12 @@ def check_models_that_are_built_by_their_first_batch() -> None:
         keras.utils.set_random_seed(RANK)
         model = compiled(build(), hvt.prepare(keras.optimizers.Adam(0.1)), metrics=["accuracy"])
         keras.utils.set_random_seed(0)
-        alone = compiled(build(), keras.optimizers.Adam(0.1), metrics=["accuracy"])
-        data = wrap(MINE[0]), MINE[1]
+        reference = compiled(build(), keras.optimizers.Adam(0.1), metrics=["accuracy"])
+        data = wrap(OWN_SHARD[0]), OWN_SHARD[1]
         ours = fit(model, data=data, scale_lr="none", sample_weight=weights[RANK::SIZE])
         fitting = {"batch_size": BATCH * SIZE, "shuffle": False, "verbose": 0}
-        history = alone.fit(wrap(X), Y, epochs=2, sample_weight=weights, **fitting).history
-        assert_same_weights(model, alone)
+        history = reference.fit(wrap(X), Y, epochs=2, sample_weight=weights, **fitting).history
+        assert_same_weights(model, reference)
         assert_same_history(ours, history)
 
 
@@ -209,9 +209,9 @@ def check_a_backup_of_rank_0_is_resumed_by_all() -> None:
     fit(prepared(keras.optimizers.Adam(0.05)), backup(), epochs=2)
     resumed = prepared(keras.optimizers.Adam(0.05), seed=10 + RANK)
     ours = fit(resumed, backup(), epochs=4)
-    alone = network(keras.optimizers.Adam(0.05))
-    theirs = fit_alone(alone, epochs=4)
-    assert_same_weights(resumed, alone)
+    reference = network(keras.optimizers.Adam(0.05))
+    theirs = fit_reference(reference, epochs=4)
+    assert_same_weights(resumed, reference)
     assert_close(ours["loss"], theirs["loss"][2:])
 
 
@@ -254,7 +254,7 @@ def check_only_rank_0_prints() -> None:
     console = io.StringIO()
     with contextlib.redirect_stdout(console):
         stopping = keras.callbacks.EarlyStopping("loss", min_delta=9, verbose=1)
-        ours = fit(prepared(), stopping, verbose=1, epochs=3, validation_data=MINE)
+        ours = fit(prepared(), stopping, verbose=1, epochs=3, validation_data=OWN_SHARD)
     printed = console.getvalue()
     if RANK:
         assert printed == ""
@@ -295,12 +295,12 @@ def check_scaled_rates_equal_one_process_schedule() -> None:
         (decay, decay, {"scale_lr": "linear", "warmup_epochs": 1.4}, SIZE, 7, "lr schedule -> sch"),
     ):
         model = prepared(keras.optimizers.SGD(rate, momentum=0.9))
-        alone = network(keras.optimizers.SGD(Scaled(base, factor, steps), momentum=0.9))
+        reference = network(keras.optimizers.SGD(Scaled(base, factor, steps), momentum=0.9))
         with heard() as lines:
             fit(model, **options)
             fit(model, epochs=1, **options)  # continues where the first ended
-        fit_alone(alone, epochs=3)
-        assert_same_weights(model, alone)
+        fit_reference(reference, epochs=3)
+        assert_same_weights(model, reference)
         logged = [each for each in lines if each.startswith("lr ")]
         assert len(logged) == (2 if RANK == 0 else 0), lines
         assert SIZE == 1 or all(line in each for each in logged), logged
@@ -309,12 +309,12 @@ def check_scaled_rates_equal_one_process_schedule() -> None:
 
 def check_scaling_only_in_the_second_fit() -> None:
     """A step that was traced with another factor is traced again."""
-    model, alone = prepared(keras.optimizers.SGD(0.1)), network(keras.optimizers.SGD(0.1))
+    model, reference = prepared(keras.optimizers.SGD(0.1)), network(keras.optimizers.SGD(0.1))
     for policy, factor in (("none", 1), ("linear", SIZE), ("none", 1)):
         fit(model, epochs=1, scale_lr=policy)
-        alone.optimizer.learning_rate = 0.1 * factor
-        fit_alone(alone, epochs=1)
-    assert_same_weights(model, alone)
+        reference.optimizer.learning_rate = 0.1 * factor
+        fit_reference(reference, epochs=1)
+    assert_same_weights(model, reference)
 
 
 def check_a_rate_that_a_callback_lowers() -> None:
@@ -322,10 +322,10 @@ def check_a_rate_that_a_callback_lowers() -> None:
         return keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=9)
 
     model = prepared(keras.optimizers.SGD(0.1))
-    alone = network(keras.optimizers.SGD(0.1 * SIZE))
+    reference = network(keras.optimizers.SGD(0.1 * SIZE))
     ours = fit(model, plateau(), epochs=4, scale_lr="linear")
-    theirs = fit_alone(alone, plateau(), epochs=4)
-    assert_same_weights(model, alone)
+    theirs = fit_reference(reference, plateau(), epochs=4)
+    assert_same_weights(model, reference)
     assert_close(np.array(ours["learning_rate"]) * SIZE, theirs["learning_rate"])
     assert ours["learning_rate"][-1] < 0.1
 
@@ -389,8 +389,8 @@ def check_local_statistics_may_differ() -> None:
 
 
 def check_different_arguments_are_refused() -> None:
-    rows = len(MINE[0]) - (BATCH if RANK == LAST else 0)
-    data = MINE[0][:rows], MINE[1][:rows]
+    rows = len(OWN_SHARD[0]) - (BATCH if RANK == LAST else 0)
+    data = OWN_SHARD[0][:rows], OWN_SHARD[1][:rows]
     message = f"steps is 5 on rank 0 and 4 on rank {LAST}; hvt.shard() gives"
     refused(message, lambda: fit(prepared(), data=data))
     model = prepared()
@@ -420,10 +420,10 @@ def check_an_optimizer_that_is_not_prepared_is_refused() -> None:
 
 def check_xla_is_turned_off() -> None:
     model = prepared(jit_compile=True)
-    alone = network(keras.optimizers.SGD(0.2))
+    reference = network(keras.optimizers.SGD(0.2))
     fit(model)
-    fit_alone(alone)
-    assert_same_weights(model, alone)
+    fit_reference(reference)
+    assert_same_weights(model, reference)
     model.compile(optimizer=model.optimizer, loss="binary_crossentropy", jit_compile=True)
     fit(model, epochs=1)
 
@@ -432,10 +432,10 @@ def check_loss_scaling() -> None:
     def optimizer() -> Any:
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.2), initial_scale=8.0)
 
-    model, alone = prepared(optimizer(), seed=RANK), network(optimizer(), seed=0)
+    model, reference = prepared(optimizer(), seed=RANK), network(optimizer(), seed=0)
     fit(model)
-    fit_alone(alone)
-    assert_same_weights(model, alone)
+    fit_reference(reference)
+    assert_same_weights(model, reference)
 
 
 def check_rates_within_a_multi_optimizer_are_refused() -> None:
@@ -451,10 +451,10 @@ def check_mixed_precision_of_keras_own_wrapping() -> None:
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = prepared()
-        x = MINE[0].copy()
+        x = OWN_SHARD[0].copy()
         if RANK == LAST:
             x[BATCH] = np.inf  # in step 2
-        fit(model, data=(x, MINE[1]), epochs=1, check_every=1)
+        fit(model, data=(x, OWN_SHARD[1]), epochs=1, check_every=1)
     finally:
         keras.config.set_dtype_policy("float64")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -494,9 +494,9 @@ def check_two_networks_with_an_optimizer_each() -> None:
         model.compile(prepare(keras.optimizers.Adam(0.02)), prepare(keras.optimizers.SGD(0.1)))
         return model
 
-    ours, alone = made(hvt.prepare), made(lambda optimizer: optimizer)
-    mine, theirs = fit(ours, scale_lr="none"), fit_alone(alone)
-    assert_same_weights(ours, alone)
+    ours, reference = made(hvt.prepare), made(lambda optimizer: optimizer)
+    mine, theirs = fit(ours, scale_lr="none"), fit_reference(reference)
+    assert_same_weights(ours, reference)
     assert_same_history(mine, theirs)
     hvt.assert_in_sync(ours)
     half = Pair()
@@ -512,9 +512,9 @@ def check_a_checkpoint_in_the_middle_of_an_accumulation() -> None:
     hvt.broadcast(None)
     model = hvt.load(file)
     fit(model, epochs=1)
-    alone = network(make())
-    fit_alone(alone, epochs=2)
-    assert_same_weights(model, alone)
+    reference = network(make())
+    fit_reference(reference, epochs=2)
+    assert_same_weights(model, reference)
 
 
 def check_two_optimizers_over_two_fits() -> None:
@@ -528,11 +528,11 @@ def check_two_optimizers_over_two_fits() -> None:
     model.compile(hvt.prepare(keras.optimizers.SGD(0.1)), hvt.prepare(keras.optimizers.SGD(0.1)))
     fit(model, epochs=1)
     fit(model, epochs=1)
-    alone = Called()
-    alone.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
-    fit_alone(alone, epochs=1)
-    fit_alone(alone, epochs=1)
-    assert_same_weights(model, alone)
+    reference = Called()
+    reference.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    fit_reference(reference, epochs=1)
+    fit_reference(reference, epochs=1)
+    assert_same_weights(model, reference)
 
 
 def check_a_request_that_is_withdrawn() -> None:
@@ -548,7 +548,7 @@ def check_a_request_that_is_withdrawn() -> None:
 def check_layers_adapted_to_a_shard_are_refused() -> None:
     if SIZE == 1:
         return
-    for data, message in ((MINE[0], "was adapted to different data on rank 1"), (X, None)):
+    for data, message in ((OWN_SHARD[0], "was adapted to different data on rank 1"), (X, None)):
         scale = keras.layers.Normalization()
         scale.adapt(data)
         net = keras.Sequential([keras.Input((6,)), scale, keras.layers.Dense(1, "sigmoid")])
@@ -578,7 +578,7 @@ def check_layers_with_local_state() -> None:
     model = compiled(net, hvt.prepare(keras.optimizers.SGD(0.2)))
     refused("Replicas diverged", lambda: fit(model))
     fitting = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
-    model.fit(*MINE, callbacks=hvt.callbacks(local=[book]), **fitting)
+    model.fit(*OWN_SHARD, callbacks=hvt.callbacks(local=[book]), **fitting)
     hvt.assert_in_sync(model, local=[book])
 
 

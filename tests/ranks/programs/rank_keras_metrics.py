@@ -14,7 +14,7 @@ from checking_base import refused, run_checks
 from keras_fitting import (
     BATCH,
     LAST,
-    MINE,
+    OWN_SHARD,
     RANK,
     SIZE,
     X,
@@ -24,7 +24,7 @@ from keras_fitting import (
     assert_same_weights,
     compiled,
     fit,
-    fit_alone,
+    fit_reference,
     metrics,
     network,
     prepared,
@@ -42,10 +42,10 @@ def shard_of(sizes: list[int]) -> Any:
 
 def check_training_and_its_logs_equal_one_process() -> None:
     model = prepared(keras.optimizers.Adam(0.05), metrics=metrics())
-    alone = network(keras.optimizers.Adam(0.05), metrics=metrics())
-    ours = fit(model, validation_data=MINE)
-    theirs = fit_alone(alone, validation_data=(X, Y))
-    assert_same_weights(model, alone)
+    reference = network(keras.optimizers.Adam(0.05), metrics=metrics())
+    ours = fit(model, validation_data=OWN_SHARD)
+    theirs = fit_reference(reference, validation_data=(X, Y))
+    assert_same_weights(model, reference)
     assert_same_history(ours, theirs)
     assert len(theirs) == 8  # four numbers, of training and of validation
 
@@ -53,7 +53,7 @@ def check_training_and_its_logs_equal_one_process() -> None:
 def check_logs_of_unevenly_spread_samples() -> None:
     """Constant weights; the last rank has no validation data; not every epoch validates."""
     model = prepared(keras.optimizers.SGD(0.0), metrics=metrics())
-    alone = network(keras.optimizers.SGD(0.0), metrics=metrics())
+    reference = network(keras.optimizers.SGD(0.0), metrics=metrics())
     sizes = [2 * BATCH - rank for rank in range(SIZE)]
     val_sizes = [7, *([4] * (SIZE - 2)), *([0] * (SIZE > 1))]
     ours = fit(
@@ -65,8 +65,8 @@ def check_logs_of_unevenly_spread_samples() -> None:
         validation_freq=2,
     )
     total, val_total = sum(sizes), sum(val_sizes)
-    expected = alone.evaluate(X[:total], Y[:total], verbose=0, return_dict=True)
-    validated = alone.evaluate(X[:val_total], Y[:val_total], verbose=0, return_dict=True)
+    expected = reference.evaluate(X[:total], Y[:total], verbose=0, return_dict=True)
+    validated = reference.evaluate(X[:val_total], Y[:val_total], verbose=0, return_dict=True)
     for name, value in expected.items():
         np.testing.assert_allclose(ours[name], [value] * 3, rtol=1e-9)
     for name, value in validated.items():
@@ -132,13 +132,13 @@ def check_logs_of_a_model_without_metrics() -> None:
 
     model = compiled(Untracked(), hvt.prepare(keras.optimizers.SGD(0.0)))
     ours = fit(model, epochs=1)
-    firsts = hvt.gather(MINE[0][-BATCH].sum())  # of the last batch
+    firsts = hvt.gather(OWN_SHARD[0][-BATCH].sum())  # of the last batch
     assert_close(ours["rank"], [np.mean(firsts)])
 
 
 def check_validation_on_one_rank_is_refused() -> None:
     model = prepared()
-    validation = MINE if RANK == 0 else None
+    validation = OWN_SHARD if RANK == 0 else None
     message = "Rank 0 is at the validation of epoch 1 and rank 1 at the end of epoch 1"
     refused(message, lambda: fit(model, validation_data=validation))
 

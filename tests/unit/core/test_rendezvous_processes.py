@@ -27,7 +27,7 @@ from hvdtools.rendezvous.membership import Member
 from hvdtools.rendezvous.protocol import Endpoint, longest_pause_s, scope_name
 from hvdtools.rendezvous.server import Store, gather
 
-PROGRAM = PROGRAMS / "rank_rendezvous_alone.py"
+PROGRAM = PROGRAMS / "rank_rendezvous_only.py"
 Seen = dict[str, Any]
 
 
