@@ -368,8 +368,8 @@ def check_the_error_names_diverged_weights() -> None:
 
     message = f"at step 5: rank {LAST} differs from the others in the variable "
     own = At(LAST, 4, diverge)
-    said = refused(message, lambda: fit(prepared(), own, check_every=5, epochs=9))
-    assert "kernel" in said
+    error = refused(message, lambda: fit(prepared(), own, check_every=5, epochs=9))
+    assert "kernel" in error
     own = At(LAST, 10, diverge)
     message = f"at the end of training: rank {LAST} differs"
     refused(message, lambda: fit(prepared(), own, check_every=99))
@@ -495,9 +495,9 @@ def check_two_networks_with_an_optimizer_each() -> None:
         return model
 
     ours, reference = made(hvt.prepare), made(lambda optimizer: optimizer)
-    mine, theirs = fit(ours, scale_lr="none"), fit_reference(reference)
+    history, expected = fit(ours, scale_lr="none"), fit_reference(reference)
     assert_same_weights(ours, reference)
-    assert_same_history(mine, theirs)
+    assert_same_history(history, expected)
     hvt.assert_in_sync(ours)
     half = Pair()
     half.compile(hvt.prepare(keras.optimizers.Adam()), keras.optimizers.SGD())

@@ -54,9 +54,9 @@ def trained(data: Any, *, prepared: bool, **fitting: Any) -> list[Any]:
     return weights
 
 
-def require_equal(mine: list[Any], expected: list[Any]) -> None:
-    assert all(np.isfinite(weight).all() for weight in mine)
-    for weight, other in zip(mine, expected, strict=True):
+def require_equal(weights: list[Any], expected: list[Any]) -> None:
+    assert all(np.isfinite(weight).all() for weight in weights)
+    for weight, other in zip(weights, expected, strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-10, atol=1e-13)
 
 
@@ -78,8 +78,8 @@ def check_fit_on_a_dataset_equals_one_process() -> None:
             keras.utils.set_random_seed(2)
             own = shard(arrange(samples(*arrays)).batch(BATCH), uneven=uneven)
             keras.utils.set_random_seed(2)
-            joined = arrange(samples(*arrays)).take(length).batch(BATCH * SIZE)
-            require_equal(trained(own, prepared=True), trained(joined, prepared=False))
+            combined = arrange(samples(*arrays)).take(length).batch(BATCH * SIZE)
+            require_equal(trained(own, prepared=True), trained(combined, prepared=False))
 
 
 def check_fit_with_two_outputs_equals_one_process() -> None:
@@ -125,8 +125,8 @@ def check_early_sharding() -> None:
         return tf.gather(X, row), tf.gather(Y, row)
 
     own = shard(Dataset.range(WHOLE)).map(made).batch(BATCH)
-    joined = Dataset.range(EVEN).map(made).batch(BATCH * SIZE)
-    require_equal(trained(own, prepared=True), trained(joined, prepared=False))
+    combined = Dataset.range(EVEN).map(made).batch(BATCH * SIZE)
+    require_equal(trained(own, prepared=True), trained(combined, prepared=False))
 
 
 class Rows(keras.utils.PyDataset):  # type: ignore[misc]
@@ -152,10 +152,10 @@ def check_fit_on_a_py_dataset_equals_one_process() -> None:
     for weighted, workers, shuffle in ((False, 1, True), (True, 2, False)):
         for uneven, length in (("drop", whole_rounds), ("weighted", WHOLE)):
             own = shard(Rows(WHOLE, BATCH, weighted=weighted, workers=workers), uneven=uneven)
-            joined = Rows(length, BATCH * SIZE, weighted=weighted)
+            combined = Rows(length, BATCH * SIZE, weighted=weighted)
             require_equal(
                 trained(own, prepared=True, shuffle=shuffle),
-                trained(joined, prepared=False, shuffle=shuffle),
+                trained(combined, prepared=False, shuffle=shuffle),
             )
 
 
@@ -170,10 +170,10 @@ def check_a_warning_for_different_shuffling_of_a_py_dataset() -> None:
 def check_fit_on_arrays_equals_one_process() -> None:
     own = shard((X, Y))
     assert np.shares_memory(own[0], X)
-    joined = (X[:EVEN], Y[:EVEN])
+    combined = (X[:EVEN], Y[:EVEN])
     require_equal(
         trained(own, prepared=True, batch_size=BATCH, shuffle=False),
-        trained(joined, prepared=False, batch_size=BATCH * SIZE, shuffle=False),
+        trained(combined, prepared=False, batch_size=BATCH * SIZE, shuffle=False),
     )
 
 

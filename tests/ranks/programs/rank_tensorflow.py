@@ -118,11 +118,11 @@ def check_two_tapes_in_one_function() -> None:
     one, other = tf.Variable([1.0]), tf.Variable([2.0])
 
     @tf.function
-    def both(mine: Any) -> Any:
+    def both(factor: Any) -> Any:
         with hvt.GradientTape() as first:
-            loss = one * mine
+            loss = one * factor
         with hvt.GradientTape() as second:
-            more = other * 10 * mine
+            more = other * 10 * factor
         return first.gradient(loss, one), second.gradient(more, other)
 
     mean = (SIZE - 1) / 2
@@ -312,8 +312,8 @@ def check_average() -> None:
 
 
 def check_gather_and_broadcast() -> None:
-    mine = np.full((RANK, 2), RANK, "int16")
-    for rank, other in enumerate(hvt.gather(mine)):
+    own = np.full((RANK, 2), RANK, "int16")
+    for rank, other in enumerate(hvt.gather(own)):
         assert other.shape == (rank, 2)
         assert other.dtype == np.int16
     assert hvt.broadcast({"from": RANK}, root=SIZE - 1) == {"from": SIZE - 1}

@@ -357,10 +357,10 @@ def test_weighted_means_are_the_mean_over_the_global_batch() -> None:
         total = 0.0
         for rank in range(size):
             weights = last_weights(whole, Sharding(rank, size, "weighted", batch))
-            mine = losses[before * size :][rank::size]
-            assert weights.count(0.0) == len(weights) - len(mine)
+            own = losses[before * size :][rank::size]
+            assert weights.count(0.0) == len(weights) - len(own)
             assert len(weights) == rounds - before
-            padded = np.append(mine, [1e6] * (len(weights) - len(mine)))
+            padded = np.append(own, [1e6] * (len(weights) - len(own)))
             total += np.sum(padded * weights) / len(weights) / size
         assert abs(total - np.mean(losses[before * size :])) < 1e-12
 
@@ -446,7 +446,7 @@ class Rows(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__(**options)
         self.whole = whole
         self.rows = rows
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def __len__(self) -> int:
         return -(-self.whole // self.rows)
@@ -458,10 +458,10 @@ class Rows(keras.utils.PyDataset):  # type: ignore[misc]
         return rows, rows * 1.0
 
     def on_epoch_begin(self) -> None:
-        self.told.append("begin")
+        self.calls.append("begin")
 
     def on_epoch_end(self) -> None:
-        self.told.append("end")
+        self.calls.append("end")
 
 
 class Endless(Rows):
@@ -521,16 +521,16 @@ def assert_weighted_means(sharded: list[Any], whole: int, batch_rows: int) -> No
 
 def test_a_shard_of_a_py_dataset_behaves_like_its_source() -> None:
     whole = Rows(12, 2, workers=3, use_multiprocessing=False, max_queue_size=4)
-    mine, _ = py_shards(whole, 2, "drop")
-    assert (mine.workers, mine.use_multiprocessing, mine.max_queue_size) == (3, False, 4)
-    mine.on_epoch_begin()
-    mine.on_epoch_end()
-    assert whole.told == ["begin", "end"]
-    copied = pickle.loads(pickle.dumps(mine))  # as in a worker process
-    assert [batch[0].tolist() for batch in copied] == [batch[0].tolist() for batch in mine]
+    own, _ = py_shards(whole, 2, "drop")
+    assert (own.workers, own.use_multiprocessing, own.max_queue_size) == (3, False, 4)
+    own.on_epoch_begin()
+    own.on_epoch_end()
+    assert whole.calls == ["begin", "end"]
+    copied = pickle.loads(pickle.dumps(own))  # as in a worker process
+    assert [batch[0].tolist() for batch in copied] == [batch[0].tolist() for batch in own]
     (endless, _) = py_shards(Endless(400, 2), 2, "weighted")
     assert endless.num_batches is None
-    assert len(mine) == mine.num_batches == 3
+    assert len(own) == own.num_batches == 3
     assert [endless[k][0].tolist() for k in range(2)] == [[0, 1], [4, 5]]
     assert endless[0][2].tolist() == [1, 1]
 

@@ -34,7 +34,7 @@ def test_a_containers_quota(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mine", "parents", "ranks", "threads"),
+    ("own_cpus", "parents", "ranks", "threads"),
     [
         (range(8), range(8), 4, 2),  # not bound: all ranks of the node share
         (range(2), range(8), 4, 2),  # bound to different cores
@@ -44,10 +44,10 @@ def test_a_containers_quota(tmp_path: Path) -> None:
     ],
 )
 def test_threads_before_ranks_can_communicate(
-    mine: range, parents: range, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    own_cpus: range, parents: range, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpus, "quota_cpus", lambda: None)
-    monkeypatch.setattr(cpus, "usable_cpus", lambda: frozenset(mine))
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: frozenset(own_cpus))
     monkeypatch.setattr(cpus, "_cpus_of_parent", lambda: frozenset(parents))
     assert cpus.fair_threads_before_init(ranks) == threads
 
