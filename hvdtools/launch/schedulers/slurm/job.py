@@ -8,7 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-TIMED_OUT = 124  # as coreutils' timeout does
+from hvdtools.core.errors import TIMED_OUT
+
 _CANCELLED = 128 + signal.SIGINT
 
 # https://slurm.schedmd.com/job_state_codes.html: the states that a job does not leave.
