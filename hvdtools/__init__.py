@@ -4,4 +4,7 @@ Importing this package imports no framework; each adapter (`hvdtools.torch`)
 imports its own.
 """
 
+from hvdtools.core.errors import HvdtoolsError
+
 __version__ = "0.1.0"
+__all__ = ["HvdtoolsError", "__version__"]

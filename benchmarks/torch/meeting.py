@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 import torch.distributed as dist
 
-from hvdtools.core.cpus import fair_threads_of_siblings
+from hvdtools.core.cpus import fair_threads_before_init
 from hvdtools.core.topology import read_launch_environment
 
 Rows = list[list[float]]
@@ -28,7 +28,7 @@ def place_of_this_rank() -> tuple[int, int]:
     if torch.cuda.is_available():
         torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(fair_threads_of_siblings(place.local_size))
+        torch.set_num_threads(fair_threads_before_init(place.local_size))
     return place.rank, place.size
 
 

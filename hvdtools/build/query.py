@@ -7,8 +7,9 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from hvdtools.core.errors import TIMED_OUT
+
 PATIENCE_S = 20
-TIMED_OUT = 124  # as coreutils' timeout does
 
 
 @dataclass(frozen=True)

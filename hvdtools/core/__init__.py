@@ -1,1 +1,1 @@
-"""What all packages share: topology, errors, agreement between ranks, sharding."""
+"""Shared by all packages: topology, errors, agreement between ranks, sharding, preemption."""

@@ -1,20 +1,24 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and the exit code of a time limit."""
 
 from __future__ import annotations
+
+# Exit code of a command that was ended at its time limit, as coreutils' timeout returns it.
+TIMED_OUT = 124
 
 
 class HvdtoolsError(Exception):
     """Something the user can fix.
 
-    The message is one clear sentence that says what is wrong and what to do.
-    The command prints it without a traceback and exits with code 2; a training
-    script sees it as an ordinary exception.
+    The message says in one line what is wrong, with which value, and what to do. The
+    command prints it without a traceback and exits with code 2; a training script sees
+    an ordinary exception.
     """
 
 
 def unknown_name(kind: str, name: str, known: list[str] | tuple[str, ...]) -> HvdtoolsError:
-    """The error for a name that is not on a list: it shows the list.
+    """The error for a name that is not in `known`; it lists the known ones.
 
-    `kind` is the noun in the message ("engine", "suite").
+    Args:
+        kind: The noun in the message, "engine" or "suite".
     """
     return HvdtoolsError(f"Unknown {kind} {name!r}: choose one of {', '.join(sorted(known))}.")

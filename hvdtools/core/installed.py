@@ -1,9 +1,9 @@
-"""What the installed Horovod was built for and with, read without importing it.
+"""The installed Horovod's build: versions and features, read without importing it.
 
-Loading a Horovod that was built for another PyTorch ends in an undefined
-symbol or worse, so these facts are taken from its files alone: the versions
-from the ``metadata.json`` that its build writes, the controllers from the names
-that its library links.
+Loading a Horovod that was built for another PyTorch fails with an undefined
+symbol or worse, so everything is read from its files: the versions from the
+``metadata.json`` that its build writes, the controllers from the symbols in its
+library.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ FRAMEWORKS: dict[str, tuple[str, str]] = {
 }
 _TENSORFLOW_DISTRIBUTIONS = ("tensorflow", "tensorflow-cpu", "tensorflow-gpu")
 
-# What `hvdtools build` leaves in the Horovod that it installed.
+# Written by `hvdtools build` into the Horovod that it installs.
 NOTE = "hvdtools.json"
 
-_SYMBOL_OF = {"mpi": b"MPI_Init_thread", "gloo": b"GlooController", "nccl": b"ncclAllReduce"}
+_SYMBOLS = {"mpi": b"MPI_Init_thread", "gloo": b"GlooController", "nccl": b"ncclAllReduce"}
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class InstalledHorovod:
     """A Horovod found in this Python environment.
 
     Attributes:
-        version: Its version, "0.28.1".
+        version: "0.28.1".
         folder: The installed package.
-        built_for: Framework -> the version it was built for, {"torch": "2.13.0+cpu"}.
-        controllers: Who can coordinate its ranks: "mpi", "gloo" or both.
+        built_for: Framework -> its version at build time, {"torch": "2.13.0+cpu"}.
+        controllers: What can coordinate its ranks: "mpi", "gloo" or both.
         nccl: True if it moves GPU tensors through NCCL.
     """
 
@@ -53,10 +53,10 @@ class InstalledHorovod:
 
 
 def framework_version(framework: str) -> str | None:
-    """What the installed "torch" or "tensorflow" reports as its version; None if there is none.
+    """The version of the installed "torch" or "tensorflow", without importing it; None if absent.
 
-    Imports nothing. PyTorch's own text says more than its package metadata
-    ("2.11.0+cu130" for "2.11.0"), and it is what Horovod's build records.
+    PyTorch's version.py is more exact than its package metadata ("2.11.0+cu130", not
+    "2.11.0"), and it is what Horovod's build records.
     """
     if framework == "torch":
         spec = importlib.util.find_spec("torch")
@@ -77,10 +77,10 @@ def _text(file: Path) -> str:
 
 @functools.cache
 def find() -> InstalledHorovod | None:
-    """The Horovod in this environment, or None where there is none.
+    """The Horovod in this environment, or None without one.
 
     Raises:
-        HvdtoolsError: Python finds a folder of its source instead.
+        HvdtoolsError: Python finds a folder of Horovod's source instead.
     """
     spec = importlib.util.find_spec("horovod")
     if spec is None or spec.origin is None:
@@ -89,12 +89,12 @@ def find() -> InstalledHorovod | None:
     metadata = folder / "metadata.json"
     recorded = json.loads(metadata.read_text()) if metadata.exists() else {}
     libraries = libraries_in(folder)
-    features = names_in(next(iter(libraries.values())), _SYMBOL_OF) if libraries else ()
+    features = names_in(next(iter(libraries.values())), _SYMBOLS) if libraries else ()
     try:
         version = importlib.metadata.version("horovod")
     except importlib.metadata.PackageNotFoundError:
         raise HvdtoolsError(
-            f"{folder} is a folder of Horovod's source and not an installed Horovod: take it off "
+            f"{folder} is a folder of Horovod's source, not an installed Horovod: remove it from "
             "PYTHONPATH, or run in another folder."
         ) from None
     return InstalledHorovod(
@@ -107,7 +107,7 @@ def find() -> InstalledHorovod | None:
 
 
 def note() -> dict[str, object]:
-    """What `hvdtools build` noted of its build; {} where Horovod is not here or of another's."""
+    """What `hvdtools build` recorded; {} if Horovod is absent or was built in another way."""
     horovod = find()
     if horovod is None or not (horovod.folder / NOTE).exists():
         return {}
@@ -115,14 +115,14 @@ def note() -> dict[str, object]:
 
 
 def built_with(fact: str) -> str | None:
-    """A fact of the installed Horovod's build ("mpi" -> "Open MPI 5.0.11"); None if not ours."""
+    """A recorded fact of the build ("mpi" -> "Open MPI 5.0.11"); None without a record."""
     facts = note().get("facts")
     value = facts.get(fact) if isinstance(facts, dict) else None
     return str(value) if value else None
 
 
 def libraries_in(folder: Path) -> dict[str, Path]:
-    """Framework -> Horovod's library for it, of the package in `folder`."""
+    """Framework -> Horovod's library for it, in the package's `folder`."""
     return {
         framework: library
         for framework, (_, stem) in FRAMEWORKS.items()
@@ -130,14 +130,14 @@ def libraries_in(folder: Path) -> dict[str, Path]:
     }
 
 
-def names_in(library: Path, bytes_of: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Those of the names whose bytes stand somewhere in the library."""
+def names_in(library: Path, symbols: Mapping[str, bytes]) -> tuple[str, ...]:
+    """The keys of `symbols` with bytes that occur in the library."""
     with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-        return tuple(name for name, wanted in bytes_of.items() if text.find(wanted) >= 0)
+        return tuple(name for name, symbol in symbols.items() if text.find(symbol) >= 0)
 
 
 def require(framework: str) -> InstalledHorovod:
-    """The installed Horovod, checked to fit the installed `framework`.
+    """The installed Horovod, checked against the installed `framework`.
 
     Raises:
         HvdtoolsError: Horovod is missing, lacks this framework, or was built

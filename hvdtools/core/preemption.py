@@ -1,4 +1,4 @@
-"""The signal by which a batch system says that a job's time is nearly up."""
+"""The signal with which a batch system announces that a job's time is nearly up."""
 
 from __future__ import annotations
 
@@ -9,46 +9,48 @@ from types import FrameType
 
 from hvdtools.core.errors import HvdtoolsError
 
-# As sbatch's --signal spells it; launch/slurm.sbatch exports the one that it passes on.
-NAME_VARIABLE = "HVDTOOLS_SIGNAL"
+# Spelled as for sbatch's --signal; launch/slurm.sbatch exports the signal that it forwards.
+SIGNAL_VARIABLE = "HVDTOOLS_SIGNAL"
 _DEFAULT = "USR1"
 
-_heard = threading.Event()
-_listening = False
+_received = threading.Event()
+_installed = False
 
 
-def listen() -> None:
-    """Take note of the signal from now on, instead of dying of it; only the first call counts.
+def install_handler() -> None:
+    """Record the signal from now on instead of dying of it; later calls do nothing.
 
-    A handler that the script has set is called as well.
+    A handler that the script has installed is called as well.
 
     Raises:
         HvdtoolsError: This is not the main thread, where Python handles signals, or
-            HVDTOOLS_SIGNAL names no signal.
+            HVDTOOLS_SIGNAL is not the name of a signal.
     """
-    global _listening
-    if _listening:
+    global _installed
+    if _installed:
         return
-    name = os.environ.get(NAME_VARIABLE, _DEFAULT)
+    name = os.environ.get(SIGNAL_VARIABLE, _DEFAULT)
     signum = getattr(signal, f"SIG{name}", None)
     if signum is None:
-        raise HvdtoolsError(f"{NAME_VARIABLE}={name} names no signal: set it to USR1, or unset it.")
+        raise HvdtoolsError(
+            f"{SIGNAL_VARIABLE}={name} is not the name of a signal: set it to USR1, or unset it."
+        )
     if threading.current_thread() is not threading.main_thread():
         raise HvdtoolsError(
-            "stop_requested() was first called in another thread than the main one, where Python "
-            "handles signals: call it once there before."
+            "The first call of stop_requested() is not in the main thread, where Python handles "
+            "signals: call it once there first."
         )
-    before = signal.getsignal(signum)
+    previous = signal.getsignal(signum)
 
-    def take_note(number: int, frame: FrameType | None) -> None:
-        _heard.set()
-        if callable(before):
-            before(number, frame)
+    def handler(number: int, frame: FrameType | None) -> None:
+        _received.set()
+        if callable(previous):
+            previous(number, frame)
 
-    signal.signal(signum, take_note)
-    _listening = True
+    signal.signal(signum, handler)
+    _installed = True
 
 
-def heard() -> bool:
-    """True once the signal came to this process."""
-    return _heard.is_set()
+def signal_received() -> bool:
+    """True once this process has received the signal."""
+    return _received.is_set()

@@ -10,7 +10,7 @@ ValueT = TypeVar("ValueT")
 
 
 def _warn(kind: str, old: str, new: str) -> None:
-    """Tell the user; `kind` is the noun in the message ("option", "engine")."""
+    """Print the warning; `kind` is its noun, "option" or "engine"."""
     print(
         f"hvdtools: warning: the {kind} {old} is now called {new}; the old name will be removed.",
         file=sys.stderr,
@@ -18,7 +18,7 @@ def _warn(kind: str, old: str, new: str) -> None:
 
 
 def new_value(old: str, old_value: ValueT, new: str, value: ValueT) -> ValueT:
-    """The value of the option `new`, which may be given as `old`; None is not given."""
+    """The value of the option `new`, which may be given as `old`; None means not given."""
     if old_value is not None:
         _warn("option", old, new)
     return old_value if value is None else value
@@ -27,7 +27,7 @@ def new_value(old: str, old_value: ValueT, new: str, value: ValueT) -> ValueT:
 def with_new_keys(
     table: Mapping[str, Any], renamed: Mapping[str, str], where: str
 ) -> dict[str, Any]:
-    """The table with its old keys renamed; a key that is there under both names stays twice."""
+    """The table with its old keys renamed; a key given under both names stays twice."""
     found = dict(table)
     for old, new in renamed.items():
         if old in found and new not in found:
@@ -37,7 +37,7 @@ def with_new_keys(
 
 
 def new_name(kind: str, name: str, renamed: Mapping[str, str]) -> str:
-    """The new name of an old one; any other unchanged."""
+    """The new name of an old one; any other name unchanged."""
     if name in renamed:
         _warn(kind, name, renamed[name])
     return renamed.get(name, name)

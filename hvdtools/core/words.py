@@ -1,8 +1,5 @@
-"""Words that every room says alike."""
+"""The former place of `hvdtools.core.text.count_noun`."""
 
-from __future__ import annotations
+from hvdtools.core.text import count_noun as counted
 
-
-def counted(count: int, noun: str) -> str:
-    """ "1 rank", "4 ranks"."""
-    return f"{count} {noun}{'s' * (count != 1)}"
+__all__ = ["counted"]

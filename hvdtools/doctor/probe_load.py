@@ -7,7 +7,8 @@ import re
 import signal
 import sys
 
-from hvdtools.build.query import TIMED_OUT, Answer, query
+from hvdtools.build.query import Answer, query
+from hvdtools.core.errors import TIMED_OUT
 from hvdtools.doctor.facts import Load
 
 # A framework on a cluster's network disk can take a minute the first time.

@@ -1,4 +1,4 @@
-"""Keras 3 models on the TensorFlow backend trained by Horovod.
+"""Data-parallel training of Keras 3 models on the TensorFlow backend with Horovod.
 
 import hvdtools.keras as hvt
 
@@ -13,33 +13,37 @@ import keras
 
 from hvdtools.core.errors import HvdtoolsError
 
-_INSTEAD = {
-    "torch": "use hvdtools.torch in a loop of your own (a Keras model is a torch.nn.Module there)",
-    "jax": "Horovod has no JAX: use jax.distributed and keras.distribution",
+_ALTERNATIVES = {
+    "torch": "use hvdtools.torch in a custom loop (there a Keras model is a torch.nn.Module)",
+    "jax": "use jax.distributed and keras.distribution (Horovod has no JAX)",
 }
 if keras.config.backend() != "tensorflow":
     backend = keras.config.backend()
     raise HvdtoolsError(
-        f"hvdtools.keras works on Keras' TensorFlow backend, and Keras runs on {backend} here: "
-        "set KERAS_BACKEND=tensorflow before Keras is imported, or "
-        f"{_INSTEAD.get(backend, 'use another library')}."
+        f"hvdtools.keras needs Keras' TensorFlow backend, but Keras runs on {backend}: set "
+        "KERAS_BACKEND=tensorflow before Keras is imported, or "
+        f"{_ALTERNATIVES.get(backend, 'use another library')}."
     )
 
 from hvdtools.core import installed  # noqa: E402
 
-# Before Horovod's library is loaded: one that was built for another TensorFlow
-# would end in an undefined symbol, or worse.
+# Before Horovod's library is loaded: one built for another TensorFlow fails with an
+# undefined symbol, or worse.
 installed.require("tensorflow")
 
 from hvdtools.core.topology import Topology  # noqa: E402
 from hvdtools.keras.callbacks import callbacks  # noqa: E402
+from hvdtools.keras.callbacks.metrics import evaluate  # noqa: E402
 from hvdtools.keras.data.shard import shard  # noqa: E402
-from hvdtools.keras.evaluate import evaluate  # noqa: E402
-from hvdtools.keras.in_sync import assert_in_sync  # noqa: E402
-from hvdtools.keras.prepare import prepare  # noqa: E402
+from hvdtools.keras.optimizer import prepare  # noqa: E402
+from hvdtools.keras.replicas import assert_in_sync  # noqa: E402
 from hvdtools.keras.saving import load, save  # noqa: E402
-from hvdtools.tensorflow.collect import average, broadcast, gather  # noqa: E402
-from hvdtools.tensorflow.preemption import stop_requested  # noqa: E402
+from hvdtools.tensorflow.collectives import (  # noqa: E402
+    average,
+    broadcast,
+    gather,
+    stop_requested,
+)
 from hvdtools.tensorflow.session import init  # noqa: E402
 
 __all__ = [

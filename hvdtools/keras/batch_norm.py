@@ -12,37 +12,37 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import nn
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.tensorflow import named
+from hvdtools.tensorflow import named_collectives
 
 _NAME = "hvdtools_batch_norm"
 _local_moments = nn._compute_moments_sync
 
 
 @functools.cache
-def teach_batch_norm() -> None:
+def patch_batch_norm() -> None:
     """Let Keras' synchronized moments cover all ranks.
 
-    Keras synchronizes over a `tf.distribute` strategy alone, and without one
-    takes the local batch's statistics without a word. This replaces the function
-    that it computes them by, where a layer says `synchronized=True`. With a mask
-    Keras stays local all the same: refused.
+    Keras synchronizes only over a `tf.distribute` strategy, and without one silently
+    uses the local batch's statistics. This replaces the function that computes the
+    moments of layers with `synchronized=True`. With a mask Keras would still use local
+    statistics, which raises here.
     """
-    nn._compute_moments_sync = _joint_moments
-    plain = keras.layers.BatchNormalization._moments
+    nn._compute_moments_sync = _global_moments
+    original = keras.layers.BatchNormalization._moments
 
-    @functools.wraps(plain)
-    def without_mask(self: Any, inputs: Any, mask: Any) -> Any:
+    @functools.wraps(original)
+    def refuse_mask(self: Any, inputs: Any, mask: Any) -> Any:
         if self.synchronized and mask is not None and hvd.size() > 1:
             raise HvdtoolsError(
-                f"The layer {self.name} is synchronized and gets a mask, with which Keras takes "
-                "the local batch's statistics: leave out the mask, or synchronized=True."
+                f"The layer {self.name} is synchronized and gets a mask, with which Keras uses "
+                "the local batch's statistics: remove the mask, or synchronized=True."
             )
-        return plain(self, inputs, mask)
+        return original(self, inputs, mask)
 
-    keras.layers.BatchNormalization._moments = without_mask
+    keras.layers.BatchNormalization._moments = refuse_mask
 
 
-def _joint_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
+def _global_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
     """Mean and variance over `axes` and all ranks, by Keras' own formula E(x^2) - E(x)^2."""
     if hvd.size() == 1:
         return _local_moments(x, axes, keepdims)
@@ -51,9 +51,9 @@ def _joint_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
     count = tf.cast(tf.size(x) / tf.size(total), x.dtype)
     flat = [tf.reshape(total, [-1]), tf.reshape(squares, [-1]), count[None]]
     elements = tf.size(total)
-    joint = _sum_over_ranks(tf.concat(flat, 0))
-    mean = tf.reshape(joint[:elements] / joint[-1], tf.shape(total))
-    mean_of_squares = tf.reshape(joint[elements:-1] / joint[-1], tf.shape(total))
+    sums = _sum_over_ranks(tf.concat(flat, 0))
+    mean = tf.reshape(sums[:elements] / sums[-1], tf.shape(total))
+    mean_of_squares = tf.reshape(sums[elements:-1] / sums[-1], tf.shape(total))
     variance = tf.maximum(mean_of_squares - tf.square(mean), 0)
     mean.set_shape(total.shape)
     variance.set_shape(total.shape)
@@ -64,9 +64,9 @@ def _joint_moments(x: Any, axes: Any, keepdims: bool) -> tuple[Any, Any]:
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def _sum_over_ranks(value: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The sum over ranks. Every rank's loss hangs on it, so its gradient is a sum, too."""
+    """The sum over ranks. Every rank's loss depends on it, so its gradient is a sum as well."""
 
     def gradient(upstream: Any) -> Any:
-        return named.allreduce(upstream, hvd.Sum, f"{_NAME}_gradient")
+        return named_collectives.allreduce(upstream, hvd.Sum, f"{_NAME}_gradient")
 
-    return named.allreduce(value, hvd.Sum, _NAME), gradient
+    return named_collectives.allreduce(value, hvd.Sum, _NAME), gradient

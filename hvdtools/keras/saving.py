@@ -1,4 +1,4 @@
-"""Save a model from rank 0, and load it on every rank, from rank 0's file."""
+"""`save()` writes a model from rank 0; `load()` reads rank 0's file on every rank."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import keras
 
 from hvdtools.core.agreement import on_every_rank
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.keras.prepare import prepare
-from hvdtools.keras.replicated import even_out
-from hvdtools.tensorflow.collect import broadcast, gather_object
+from hvdtools.keras.optimizer import prepare
+from hvdtools.keras.replicas import average_accumulated_gradients
+from hvdtools.tensorflow.collectives import broadcast, gather_object
 from hvdtools.tensorflow.session import require_started
 
 ResultT = TypeVar("ResultT")
@@ -23,23 +23,22 @@ _SUFFIX = ".keras"
 
 
 def save(path: str | os.PathLike[str], model: Any) -> None:
-    """Write `model` from rank 0. Call it on every rank; it returns when the file is there.
+    """Write `model` from rank 0. Call it on every rank; it returns when the file exists.
 
-    The file is written beside `path` and moved over it, so that a job killed half
-    way leaves the old file whole. It is a plain .keras file, with rank 0's
-    batch-norm statistics, the optimizer's state and the learning rate of one rank:
-    any Keras reads it.
+    The file is written next to `path` and moved over it, so that a job killed in between
+    leaves the old file intact. It is a plain .keras file that any Keras reads, with rank
+    0's batch-norm statistics, the optimizer's state and the learning rate of a single rank.
 
     Args:
-        path: Rank 0's counts; it ends in .keras.
+        path: Must end in .keras; only rank 0's is used.
 
     Raises:
-        HvdtoolsError: Another ending, or rank 0 could not write. The same
-            sentence on every rank.
+        HvdtoolsError: Another suffix, or rank 0 could not write. The same message on
+            every rank.
     """
     require_started("save()")
     target = _keras_file("save()", path)
-    even_out(model)
+    average_accumulated_gradients(model)
 
     def write() -> None:
         unfinished = target.with_name(f".{target.stem}.{os.getpid()}{_SUFFIX}")
@@ -56,16 +55,16 @@ def load(path: str | os.PathLike[str], *, custom_objects: dict[str, Any] | None 
     """The model in rank 0's file, on every rank, prepared. Call it on every rank.
 
     Args:
-        path: Rank 0's counts, and only rank 0 needs to see it; it ends in .keras.
-        custom_objects: As `keras.saving.load_model` has it.
+        path: Must end in .keras; only rank 0's is used, and only rank 0 needs the file.
+        custom_objects: As in `keras.saving.load_model`.
 
     Returns:
-        The model; where it was saved compiled, its optimizer averages (`prepare`)
-        and goes on from its saved state.
+        The model. If it was saved compiled, its optimizer is prepared and resumes from
+        its saved state.
 
     Raises:
-        HvdtoolsError: Another ending, no such file, or Keras could not read it.
-            The same sentence on every rank.
+        HvdtoolsError: Another suffix, no such file, or Keras could not read it. The same
+            message on every rank.
     """
     require_started("load()")
     source = _keras_file("load()", path)
@@ -85,7 +84,7 @@ def load(path: str | os.PathLike[str], *, custom_objects: dict[str, Any] | None 
 def _keras_file(caller: str, path: str | os.PathLike[str]) -> Path:
     file = Path(path)
     if file.suffix != _SUFFIX:
-        raise HvdtoolsError(f"{caller} got {str(path)!r}: give it a name that ends in .keras.")
+        raise HvdtoolsError(f"{caller} got {str(path)!r}: the name must end in .keras.")
     return file
 
 

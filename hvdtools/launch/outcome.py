@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass
 
-TIMED_OUT = 124  # as coreutils' timeout does
+from hvdtools.core.errors import TIMED_OUT
 
 
 @dataclass(frozen=True)

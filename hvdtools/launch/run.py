@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO
 
+from hvdtools.core.errors import TIMED_OUT
 from hvdtools.launch.failure import Failure, culprit
 from hvdtools.launch.launchers import launcher
-from hvdtools.launch.outcome import TIMED_OUT, Outcome
+from hvdtools.launch.outcome import Outcome
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.processes import end_tree
 from hvdtools.launch.transcript import OnLine, Transcript

@@ -2,14 +2,19 @@
 
 Horovod's Gloo expects each rank to know its rank, the size, and a key-value store through
 which ranks find each other. horovodrun prepares both; here the ranks do it themselves,
-without ssh or MPI. Rank 0 serves the store (`server`), the others find it (`discovery`),
-and all report who they are; rank 0 then publishes one list of members (`membership`), from
-which each rank reads its rank. That is a handful of requests per rank.
+without ssh or MPI:
+
+1. Rank 0 serves the store (`server`); the others discover its address (`static`, `pmi`,
+   `pmix`) and probe it until it accepts them (`client`).
+2. Each rank registers a `Member`; rank 0 publishes the complete membership (`membership`).
+3. Each rank reads its place from it and sets Horovod's variables (`gloo`).
+
+That is a handful of requests per rank. `job` starts Horovod after that.
 """
 
 from __future__ import annotations
 
-from hvdtools.rendezvous.controller import choose_controller, prepare_gloo
-from hvdtools.rendezvous.variables import apply_named_interface
+from hvdtools.rendezvous.gloo import prepare_gloo
+from hvdtools.rendezvous.network import apply_named_interface
 
-__all__ = ["apply_named_interface", "choose_controller", "prepare_gloo"]
+__all__ = ["apply_named_interface", "prepare_gloo"]

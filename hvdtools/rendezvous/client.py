@@ -1,4 +1,4 @@
-"""How a rank reaches rank 0's store: it knocks where it may be until the right one opens."""
+"""How a rank finds and uses rank 0's store: it probes candidates until one accepts it."""
 
 from __future__ import annotations
 
@@ -10,136 +10,150 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.rendezvous.endpoint import Endpoint
 from hvdtools.rendezvous.membership import Member
-from hvdtools.rendezvous.scope import BOOK, DOOR, ENTRY, OPEN, SHUT, scope_of, wait_a_little
+from hvdtools.rendezvous.protocol import (
+    CLOSED,
+    MEMBER,
+    MEMBERSHIP,
+    OPEN,
+    STATE,
+    Endpoint,
+    back_off,
+    scope_name,
+)
 
-_ANSWER_S = 3.0  # for one request: a packet that a firewall drops is never answered
-_GONE_S = 5.0  # rank 0 has ended if its store has not answered for so long
+_REQUEST_TIMEOUT_S = 3.0  # a packet that a firewall drops is never answered
+_RETRY_S = 5.0  # rank 0 has ended if its store has not answered for this long
 
 
 @dataclass(frozen=True)
-class Contact:
-    """A store that opened its door.
+class Connection:
+    """A store that has accepted this rank.
 
     Attributes:
-        via: The IPv4 address that answered.
-        own: This host's address that the connection left from.
-        scope: The folder of the store in which this job's ranks introduce themselves.
+        via: The store's IPv4 address.
+        source: This host's address on the connection.
+        scope: The store's scope for this start of this job.
     """
 
     via: str
-    own: str
+    source: str
     port: int
     scope: str
 
 
-def find(
-    look: Callable[[], Iterable[Endpoint]],
-    number: int,
+def connect(
+    candidates: Callable[[], Iterable[Endpoint]],
+    start: int,
     timeout_s: float,
     longest_pause_s: float,
-) -> tuple[Contact, Endpoint]:
-    """Knock at every offer until rank 0's store opens; the contact, and the offer that was it.
+) -> tuple[Connection, Endpoint]:
+    """Probe every candidate until rank 0's store accepts; the connection and its endpoint.
 
     Args:
-        look: What may be rank 0; asked again in every round.
-        number: As in `scope_of`.
+        candidates: Where rank 0 may listen; called again in every round.
+        start: As in `scope_name`.
 
     Raises:
-        HvdtoolsError: It did not in `timeout_s`; the sentence says what was tried.
+        HvdtoolsError: None has accepted within `timeout_s`; the message lists what was tried.
     """
     end, pause_s = time.monotonic() + timeout_s, 0.01
     tried: dict[str, str] = {}
     while True:
-        for offer in look():
-            for address in offer.addresses:
-                result = probe(address, offer.port, scope_of(offer.token, number))
-                if isinstance(result, Contact):
-                    return result, offer
-                tried[f"{address}:{offer.port}"] = result
+        for endpoint in candidates():
+            for address in endpoint.addresses:
+                result = probe(address, endpoint.port, scope_name(endpoint.token, start))
+                if isinstance(result, Connection):
+                    return result, endpoint
+                tried[f"{address}:{endpoint.port}"] = result
         if time.monotonic() > end:
             raise HvdtoolsError(_unreachable(tried, timeout_s))
-        pause_s = wait_a_little(pause_s, longest_pause_s)
+        pause_s = back_off(pause_s, longest_pause_s)
 
 
 def _unreachable(tried: dict[str, str], timeout_s: float) -> str:
     if not tried:
-        return f"Rank 0 did not say within {timeout_s:g} s where it listens: see whether it runs."
-    shown = [f"{place} ({why})" for place, why in tried.items()]
+        return f"Rank 0 did not publish its address within {timeout_s:g} s: check whether it runs."
+    shown = [f"{address} ({reason})" for address, reason in tried.items()]
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
     return (
-        f"Rank 0 did not answer within {timeout_s:g} s; tried {', '.join(shown[:4])}{more}: see "
+        f"Rank 0 did not answer within {timeout_s:g} s; tried {', '.join(shown[:4])}{more}: check "
         "whether rank 0 runs, name the network interface between the hosts with "
         "HVDTOOLS_INTERFACE, and let its ports through the firewall (HVDTOOLS_RENDEZVOUS="
         "host:port fixes the port)."
     )
 
 
-def probe(address: str, port: int, scope: str, timeout_s: float = _ANSWER_S) -> Contact | str:
-    """The contact, or what is wrong there."""
+def probe(
+    address: str, port: int, scope: str, timeout_s: float = _REQUEST_TIMEOUT_S
+) -> Connection | str:
+    """The connection, or why there is none."""
     connection = http.client.HTTPConnection(address, port, timeout=timeout_s)
     try:
         connection.connect()
-        via, own = connection.sock.getpeername()[0], connection.sock.getsockname()[0]
-        connection.request("GET", f"/{scope}/{DOOR}")
-        answer = connection.getresponse()
-        word = answer.read(len(OPEN) + 1)
+        via, source = connection.sock.getpeername()[0], connection.sock.getsockname()[0]
+        connection.request("GET", f"/{scope}/{STATE}")
+        response = connection.getresponse()
+        state = response.read(len(CLOSED) + 1)
     except TimeoutError:
         return "no answer"
     except (OSError, http.client.HTTPException) as error:
         return getattr(error, "strerror", None) or "another program"
     finally:
         connection.close()
-    if answer.status == 200 and word == OPEN:
-        return Contact(via, own, port, scope)
-    return "a start that is complete" if word == SHUT else "another job or program"
+    if response.status == 200 and state == OPEN:
+        return Connection(via, source, port, scope)
+    return "a job that is complete" if state == CLOSED else "another job or program"
 
 
-def introduce(contact: Contact, member: Member) -> None:
-    """Write `member` into rank 0's list.
+def register(connection: Connection, member: Member) -> None:
+    """Add `member` to rank 0's list.
 
     Raises:
         HvdtoolsError: Rank 0 has ended.
     """
-    key = f"{ENTRY}{member.rank}.{member.nonce}"
-    _insist(contact, "PUT", key, json.dumps(asdict(member)).encode())
+    key = f"{MEMBER}{member.rank}.{member.nonce}"
+    _request(connection, "PUT", key, json.dumps(asdict(member)).encode())
 
 
-def read_membership(contact: Contact, timeout_s: float, longest_pause_s: float) -> dict[str, Any]:
-    """Wait until rank 0 shows the book.
+def wait_for_membership(
+    connection: Connection, timeout_s: float, longest_pause_s: float
+) -> dict[str, Any]:
+    """Wait until rank 0 publishes the membership, or an error.
 
     Raises:
-        HvdtoolsError: Rank 0 has ended, or stays without a word for `timeout_s`.
+        HvdtoolsError: Rank 0 has ended, or publishes nothing for `timeout_s`.
     """
     end, pause_s = time.monotonic() + timeout_s, 0.002
     while time.monotonic() < end:
-        text = _insist(contact, "GET", BOOK, None)
+        text = _request(connection, "GET", MEMBERSHIP, None)
         if text is not None:
-            book: dict[str, Any] = json.loads(text)
-            return book
-        pause_s = wait_a_little(pause_s, longest_pause_s)
+            membership: dict[str, Any] = json.loads(text)
+            return membership
+        pause_s = back_off(pause_s, longest_pause_s)
     raise HvdtoolsError(
-        f"Rank 0 at {contact.via}:{contact.port} answers but has not met all ranks in "
-        f"{timeout_s:g} s: see what its process does."
+        f"Rank 0 at {connection.via}:{connection.port} answers but has not found all ranks in "
+        f"{timeout_s:g} s: check what its process does."
     )
 
 
-def _insist(contact: Contact, method: str, key: str, body: bytes | None) -> bytes | None:
-    """What the store answers, or None if it has no such key; a lost packet is sent again."""
-    end, pause_s = time.monotonic() + _GONE_S, 0.05
+def _request(connection: Connection, method: str, key: str, body: bytes | None) -> bytes | None:
+    """The store's answer, or None if it has no such key; a lost packet is sent again."""
+    end, pause_s = time.monotonic() + _RETRY_S, 0.05
     while True:
-        connection = http.client.HTTPConnection(contact.via, contact.port, timeout=_ANSWER_S)
+        http_connection = http.client.HTTPConnection(
+            connection.via, connection.port, timeout=_REQUEST_TIMEOUT_S
+        )
         try:
-            connection.request(method, f"/{contact.scope}/{key}", body)
-            answer = connection.getresponse()
-            return answer.read() if answer.status == 200 else None
+            http_connection.request(method, f"/{connection.scope}/{key}", body)
+            response = http_connection.getresponse()
+            return response.read() if response.status == 200 else None
         except (OSError, http.client.HTTPException) as error:
             if time.monotonic() > end:
                 raise HvdtoolsError(
-                    f"Rank 0 at {contact.via}:{contact.port} has gone while ranks met ({error}): "
-                    "see its last lines."
+                    f"Rank 0 at {connection.via}:{connection.port} ended during the rendezvous "
+                    f"({error}): see its last lines."
                 ) from None
         finally:
-            connection.close()
-        pause_s = wait_a_little(pause_s, 0.5)
+            http_connection.close()
+        pause_s = back_off(pause_s, 0.5)

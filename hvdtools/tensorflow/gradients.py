@@ -1,4 +1,4 @@
-"""Gradients averaged over ranks in few all-reduces, eagerly or within a tf.function."""
+"""Gradients averaged over ranks in few all-reduces, eagerly or in a `tf.function`."""
 
 from __future__ import annotations
 
@@ -11,19 +11,111 @@ from typing import Any
 import horovod.tensorflow as hvd
 import tensorflow as tf
 
-from hvdtools.tensorflow import named
+from hvdtools.core.errors import HvdtoolsError
+from hvdtools.tensorflow import named_collectives
+from hvdtools.tensorflow.session import require_started
 
 BUCKET_MIB = 25
+# Shared by all tapes: their all-reduces are numbered within a traced function.
+_TAPE_LABEL = "hvdtools_tape"
+
+
+class GradientTape(tf.GradientTape):
+    """`tf.GradientTape` with a `gradient()` that returns the averages over all ranks.
+
+    For a custom loop, eagerly or in a `tf.function`, with an optimizer that is not
+    prepared. Every rank must take the gradients of the same variables equally often.
+    For gradients of gradients use the plain tape inside.
+
+    Args:
+        persistent, watch_accessed_variables: As in `tf.GradientTape`.
+        bucket_mib: Gradients are sent in buckets of about this size.
+        sparse_as_dense: Convert sparse gradients (of embeddings) to dense ones first;
+            otherwise they stay sparse, with the rows of all ranks.
+
+    Raises:
+        HvdtoolsError: `init()` was not called. From `gradient()`: a source is not a
+            variable, or XLA compiles the step.
+    """
+
+    def __init__(
+        self,
+        persistent: bool = False,
+        watch_accessed_variables: bool = True,
+        *,
+        bucket_mib: float = BUCKET_MIB,
+        sparse_as_dense: bool = False,
+    ) -> None:
+        require_started("GradientTape()")
+        super().__init__(persistent, watch_accessed_variables)
+        self._bucket_mib, self._sparse_as_dense = bucket_mib, sparse_as_dense
+
+    def gradient(self, target: Any, sources: Any, *args: Any, **kwargs: Any) -> Any:
+        """As `tf.GradientTape.gradient`, averaged over ranks.
+
+        Args:
+            sources: A variable, or any structure of variables.
+
+        Returns:
+            The same structure: a tensor, `tf.IndexedSlices` or None for each variable.
+        """
+        flat = tf.nest.flatten(sources)
+        if not all(_is_variable(source) for source in flat):
+            raise HvdtoolsError(
+                "hvt.GradientTape averages the gradients of variables, and a source is not a "
+                "variable: take gradients by inputs from tf.GradientTape."
+            )
+        own = super().gradient(target, sources, *args, **kwargs)
+        means = self._average_in_order(tf.nest.flatten(own), flat)
+        return tf.nest.pack_sequence_as(sources, means)
+
+    def _average_in_order(self, gradients: Sequence[Any], variables: Sequence[Any]) -> list[Any]:
+        """The averages, computed after those that the script requested before.
+
+        Two functions called by a third may run in parallel, and their tapes'
+        all-reduces may have the same name.
+        """
+        options: dict[str, Any] = {
+            "bucket_mib": self._bucket_mib,
+            "sparse_as_dense": self._sparse_as_dense,
+        }
+        if tf.executing_eagerly() or hvd.size() == 1:
+            return average_gradients(gradients, variables, _TAPE_LABEL, **options)
+        with tf.control_dependencies([_order().read_value()]):
+            ordered = [None if g is None else _identity(g) for g in gradients]
+        means = average_gradients(ordered, variables, _TAPE_LABEL, **options)
+        flat = tf.nest.flatten(means, expand_composites=True)
+        with tf.control_dependencies([tensor for tensor in flat if tensor is not None]):
+            _order().assign_add(1, read_value=False)
+        return means
+
+
+def _identity(gradient: Any) -> Any:
+    return tf.nest.map_structure(tf.identity, gradient, expand_composites=True)
+
+
+@functools.cache
+def _order() -> Any:
+    """TensorFlow keeps the order of reads and writes of a variable, across functions too."""
+    with tf.init_scope():
+        return tf.Variable(0, trainable=False, dtype=tf.int64, name="hvdtools_tape_order")
+
+
+def _is_variable(source: Any) -> bool:
+    """True for a tf.Variable and for a Keras variable, which holds one."""
+    return isinstance(source, tf.Variable) or isinstance(
+        getattr(source, "value", None), tf.Variable
+    )
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A dense gradient's place in the list, its shape, and the dtype it has and travels in."""
+class _DenseGradient:
+    """A dense gradient's index in the list, its shape, its dtype and the dtype it is sent in."""
 
-    number: int
+    index: int
     shape: tuple[int, ...]
     dtype: Any
-    sent_as: Any
+    sent_dtype: Any
 
     @property
     def elements(self) -> int:
@@ -40,133 +132,135 @@ def average_gradients(
 ) -> list[Any]:
     """The mean of each gradient over ranks. Every rank calls it, for the same variables.
 
-    Dense gradients are laid one behind the other into buckets, the last layers'
-    first, and each bucket is one all-reduce that starts when its gradients are
-    there. Sparse ones (`tf.IndexedSlices`) stay sparse: the ranks' rows are laid
-    one behind the other, as those of one process on the joined batch would be.
+    Dense gradients are concatenated into buckets, those of the last layers first. Each
+    bucket is one all-reduce, which starts when its gradients are ready. Sparse ones
+    (`tf.IndexedSlices`) stay sparse: the ranks' rows are concatenated, as in one process
+    with the combined batch.
 
     Args:
         gradients: One for each variable: a tensor, `tf.IndexedSlices`, or None
-            for a variable that the loss did not touch. Each of the same kind on
-            every rank: a sparse one that another rank lacks is waited for.
-        variables: What the gradients are of: with a shape, a dtype and a name.
-        label: Names the all-reduces; the same on every rank, another for
-            another optimizer.
-        bucket_mib: The size from which on a bucket is full.
-        sparse_as_dense: Make sparse gradients dense first.
+            for a variable that the loss does not use. Each of the same kind on every
+            rank: the job hangs if some ranks have a sparse one and others do not.
+        variables: The variables of the gradients, each with shape, dtype and name.
+        label: Names the all-reduces; the same on every rank, different for each
+            optimizer.
+        bucket_mib: A bucket is full from this size on.
+        sparse_as_dense: Convert sparse gradients to dense ones first.
 
     Raises:
-        HvdtoolsError: Within a function that XLA compiles, which has no
-            Horovod operations.
+        HvdtoolsError: In a function that XLA compiles, which has no Horovod operations.
         tf.errors.InvalidArgumentError: When it runs: some ranks have a dense
             gradient for a variable, and others None.
     """
-    given = [_dense_if(gradient, sparse_as_dense) for gradient in gradients]
+    given = [
+        tf.convert_to_tensor(gradient)
+        if sparse_as_dense and isinstance(gradient, tf.IndexedSlices)
+        else gradient
+        for gradient in gradients
+    ]
     if hvd.size() == 1:
         return given
     averaged: list[Any] = list(given)
-    places = [
-        _place(number, gradient, variable)
-        for number, (gradient, variable) in enumerate(zip(given, variables, strict=True))
+    dense = [
+        _describe(index, gradient, variable)
+        for index, (gradient, variable) in enumerate(zip(given, variables, strict=True))
         if not isinstance(gradient, tf.IndexedSlices)
     ]
-    buckets = _buckets(list(reversed(places)), bucket_mib * 2**20)
+    buckets = _make_buckets(list(reversed(dense)), bucket_mib * 2**20)
     for number, bucket in enumerate(buckets):
-        for place, mean in _mean_of_bucket(given, bucket, variables, f"{label}_{number}"):
-            averaged[place.number] = mean
-    for number, gradient in enumerate(given):
+        for each, mean in _average_bucket(given, bucket, variables, f"{label}_{number}"):
+            averaged[each.index] = mean
+    for index, gradient in enumerate(given):
         if isinstance(gradient, tf.IndexedSlices):
-            averaged[number] = _mean_of_rows(gradient, f"{label}_rows_{number}")
+            averaged[index] = _average_rows(gradient, f"{label}_rows_{index}")
     return averaged
 
 
-def _dense_if(gradient: Any, wanted: bool) -> Any:
-    if wanted and isinstance(gradient, tf.IndexedSlices):
-        return tf.convert_to_tensor(gradient)
-    return gradient
-
-
-def _place(number: int, gradient: Any, variable: Any) -> _Place:
+def _describe(index: int, gradient: Any, variable: Any) -> _DenseGradient:
     dtype = tf.as_dtype(variable.dtype if gradient is None else gradient.dtype)
-    # Horovod's TensorFlow operations have no bfloat16.
-    sent_as = tf.float32 if dtype == tf.bfloat16 else dtype
-    return _Place(number, tuple(variable.shape), dtype, sent_as)
+    # Horovod's TensorFlow operations do not support bfloat16.
+    sent_dtype = tf.float32 if dtype == tf.bfloat16 else dtype
+    return _DenseGradient(index, tuple(variable.shape), dtype, sent_dtype)
 
 
-def _buckets(places: Sequence[_Place], full_bytes: float) -> list[list[_Place]]:
-    """The places in their order, one dtype to a bucket."""
-    buckets: list[list[_Place]] = []
-    open_of: dict[Any, tuple[list[_Place], int]] = {}
-    for place in places:
-        bucket, size_bytes = open_of.get(place.sent_as, ([], 0))
+def _make_buckets(
+    gradients: Sequence[_DenseGradient], full_bytes: float
+) -> list[list[_DenseGradient]]:
+    """The gradients in their order, each bucket of one dtype."""
+    buckets: list[list[_DenseGradient]] = []
+    unfilled: dict[Any, tuple[list[_DenseGradient], int]] = {}  # one for each dtype
+    for gradient in gradients:
+        bucket, size_bytes = unfilled.get(gradient.sent_dtype, ([], 0))
         if not bucket:
             buckets.append(bucket)
-        bucket.append(place)
-        size_bytes += place.elements * place.sent_as.size
-        open_of[place.sent_as] = ([], 0) if size_bytes >= full_bytes else (bucket, size_bytes)
+        bucket.append(gradient)
+        size_bytes += gradient.elements * gradient.sent_dtype.size
+        is_full = size_bytes >= full_bytes
+        unfilled[gradient.sent_dtype] = ([], 0) if is_full else (bucket, size_bytes)
     return buckets
 
 
-def _mean_of_bucket(
-    gradients: Sequence[Any], bucket: Sequence[_Place], variables: Sequence[Any], name: str
-) -> list[tuple[_Place, Any]]:
-    held = [gradients[place.number] for place in bucket]
-    rows = [
-        tf.zeros([place.elements], place.sent_as)
+def _average_bucket(
+    gradients: Sequence[Any], bucket: Sequence[_DenseGradient], variables: Sequence[Any], name: str
+) -> list[tuple[_DenseGradient, Any]]:
+    held = [gradients[each.index] for each in bucket]
+    flat = [
+        tf.zeros([each.elements], each.sent_dtype)
         if gradient is None
-        else tf.reshape(tf.cast(gradient, place.sent_as), [place.elements])
-        for place, gradient in zip(bucket, held, strict=True)
+        else tf.reshape(tf.cast(gradient, each.sent_dtype), [each.elements])
+        for each, gradient in zip(bucket, held, strict=True)
     ]
-    # Behind the gradients, one number each: is there one? Its mean is 0 or 1, or ranks differ.
-    present = tf.constant([float(g is not None) for g in held], bucket[0].sent_as)
-    kept = tf.cast(_never_constant().read_value()[None], present.dtype)
-    mean = named.allreduce(tf.concat([*rows, present, kept], 0), hvd.Average, name)
-    *parts, everywhere, _ = tf.split(mean, [*(p.elements for p in bucket), len(bucket), 1])
-    names = [_name(variables[place.number], place.number) for place in bucket]
-    with tf.control_dependencies([_agreed(everywhere, present, names)]):
+    # After the gradients, 1 or 0 for each: is it there? Its mean is 0 or 1, or ranks differ.
+    present = tf.constant([float(g is not None) for g in held], bucket[0].sent_dtype)
+    variable = tf.cast(_not_constant().read_value()[None], present.dtype)
+    sent = tf.concat([*flat, present, variable], 0)
+    mean = named_collectives.allreduce(sent, hvd.Average, name)
+    sizes = [each.elements for each in bucket]
+    *parts, mean_present, _ = tf.split(mean, [*sizes, len(bucket), 1])
+    names = [_variable_name(variables[each.index], each.index) for each in bucket]
+    with tf.control_dependencies([_assert_agreement(mean_present, present, names)]):
         return [
-            (place, None if gradient is None else _restored(part, place))
-            for place, part, gradient in zip(bucket, parts, held, strict=True)
+            (each, None if g is None else tf.cast(tf.reshape(part, each.shape), each.dtype))
+            for each, part, g in zip(bucket, parts, held, strict=True)
         ]
 
 
 @functools.cache
-def _never_constant() -> Any:
-    """A variable that rides along: TensorFlow runs an operation on constants (the gradients of
-    a linear loss) once, when it traces, and ranks that trace at other times would wait."""
+def _not_constant() -> Any:
+    """A variable that is sent along with each bucket.
+
+    TensorFlow runs an operation on constants (such as the gradients of a linear loss) only
+    once, when it traces; ranks that trace at other times would then wait forever.
+    """
     with tf.init_scope():
-        return tf.Variable(0.0, trainable=False, name="hvdtools_never_constant")
+        return tf.Variable(0.0, trainable=False, name="hvdtools_not_constant")
 
 
-def _restored(part: Any, place: _Place) -> Any:
-    return tf.cast(tf.reshape(part, place.shape), place.dtype)
-
-
-def _name(variable: Any, number: int) -> str:
-    for attribute in ("path", "name"):  # a Keras variable's, a tf.Variable's
+def _variable_name(variable: Any, index: int) -> str:
+    for attribute in ("path", "name"):  # of a Keras variable, of a tf.Variable
         name = getattr(variable, attribute, None)
         if isinstance(name, str):
             return name
-    return f"number {number}"
+    return f"number {index}"
 
 
-def _agreed(everywhere: Any, present: Any, names: Sequence[str]) -> Any:
-    """Fails where a rank has a gradient that another lacks."""
-    apart = tf.abs(everywhere - present) > 0.5 / hvd.size()  # a mean of ones may be 1 - 1e-7
+def _assert_agreement(mean_present: Any, present: Any, names: Sequence[str]) -> Any:
+    """Fails if a rank has a gradient that another does not have."""
+    differs = tf.abs(mean_present - present) > 0.5 / hvd.size()  # a mean of ones may be 1 - 1e-7
     return tf.debugging.Assert(
-        tf.logical_not(tf.reduce_any(apart)),
+        tf.logical_not(tf.reduce_any(differs)),
         [
             "Some ranks have a gradient for these variables and others have none; let the loss "
-            "touch them on every rank, if only times 0:",
-            tf.boolean_mask(tf.constant(list(names)), apart),
+            "use them on every rank, if only times 0:",
+            tf.boolean_mask(tf.constant(list(names)), differs),
         ],
         summarize=8,
     )
 
 
-def _mean_of_rows(gradient: Any, name: str) -> Any:
+def _average_rows(gradient: Any, name: str) -> Any:
     values, dtype = gradient.values, gradient.values.dtype
     sent = tf.cast(values, tf.float32) if dtype == tf.bfloat16 else values
-    rows = named.allgather(sent / hvd.size(), f"{name}_values")
-    indices = named.allgather(gradient.indices, f"{name}_indices")
+    rows = named_collectives.allgather(sent / hvd.size(), f"{name}_values")
+    indices = named_collectives.allgather(gradient.indices, f"{name}_indices")
     return tf.IndexedSlices(tf.cast(rows, dtype), indices, gradient.dense_shape)

@@ -8,8 +8,7 @@ import horovod.torch as hvd
 import torch
 from torch import Tensor
 
-from hvdtools.core import divergence
-from hvdtools.core.divergence import Differences
+from hvdtools.core.agreement import Differences, find_differences
 from hvdtools.torch.waiting import join_default_stream, wait_for
 
 _WORD_BYTES = 8
@@ -93,4 +92,4 @@ class Comparison:
         if not self.found_difference():
             return {}
         everyone = hvd.allgather(self._numbers[None].cpu(), name=f"{self._label}.differences")
-        return divergence.differences(everyone.tolist())
+        return find_differences(everyone.tolist())

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Module
 from torch.optim import Optimizer
 
-from hvdtools.core import divergence
+from hvdtools.core.agreement import describe_differences, divergence_error
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.checksum import Comparison, checksums
 from hvdtools.torch.norm.layers import may_differ
@@ -47,8 +47,7 @@ def assert_in_sync(model: Module, optimizer: Optimizer | None = None) -> None:
                 )
         differences = Comparison(checksums(list(named.values())), "hvdtools.in_sync").conclude()
     if differences:
-        where = divergence.in_words(differences, list(named))
-        raise HvdtoolsError(f"Replicas diverged: {where}; {divergence.REMEDY}.")
+        raise divergence_error(describe_differences(differences, list(named)))
 
 
 def _state_of(optimizer: Optimizer, names: dict[int, str]) -> dict[str, Tensor]:

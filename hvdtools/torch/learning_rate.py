@@ -8,8 +8,8 @@ from weakref import WeakSet
 from torch import Tensor
 from torch.optim import Optimizer
 
-from hvdtools.core import lr_scaling
 from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.learning_rate import require_warmup_steps, scale_factor, scaling_text
 from hvdtools.core.log import logger
 from hvdtools.torch.session import require_started
 from hvdtools.torch.warmup import KEY, WarmUp
@@ -56,8 +56,8 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
             refused; with policy="none" the rate and its warm-up go on as saved.
     """
     ranks = require_started("scale_lr()").size
-    factor = lr_scaling.factor_of(policy, ranks)
-    lr_scaling.require_steps(warmup_steps)
+    factor = scale_factor(policy, ranks)
+    require_warmup_steps(warmup_steps)
     if optimizer in _scaled:
         raise HvdtoolsError("This optimizer's lr is scaled already: call scale_lr() once for it.")
     warm_up = WarmUp(factor, policy)
@@ -72,7 +72,7 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
         for group in groups:
             group[KEY] = {"factor": factor, "warmup_steps": warmup_steps, "step": 0}
         after = _rates(optimizer)
-        logger.info(lr_scaling.line(before, after, policy, ranks, factor, warmup_steps))
+        logger.info(scaling_text(before, after, policy, ranks, factor, warmup_steps))
     warm_up.attach(optimizer)
     _scaled.add(optimizer)
     return factor

@@ -26,9 +26,9 @@ def stop_requested() -> bool:
         HvdtoolsError: `init()` was not called, or the first call is not in the main thread.
     """
     require_started("stop_requested()")
-    preemption.listen()
+    preemption.install_handler()
     if hvd.size() == 1:
-        return preemption.heard()
+        return preemption.signal_received()
     with waiting("stop_requested()"):
-        asked = torch.tensor([preemption.heard()], dtype=torch.int32)
+        asked = torch.tensor([preemption.signal_received()], dtype=torch.int32)
         return bool(hvd.allreduce(asked, op=hvd.Sum, name="hvdtools.stop_requested").item())

@@ -14,7 +14,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.log import logger, tell_first_step
+from hvdtools.core.log import log_first_step, logger
 from hvdtools.torch.collect import average
 from hvdtools.torch.gradients.backward import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer
@@ -118,7 +118,7 @@ def prepare(
 def _tell_first_step(optimizer: Optimizer) -> None:
     """Stays after its one line: a hook that goes breaks the loop over those behind it."""
     rank = hvd.rank()
-    optimizer.register_step_post_hook(lambda *_: tell_first_step(rank))
+    optimizer.register_step_post_hook(lambda *_: log_first_step(rank))
 
 
 def _check(

@@ -11,8 +11,8 @@ from hvdtools.core import log
 from hvdtools.core.cpus import fair_threads
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import Topology, read_launch_environment
-from hvdtools.rendezvous import job_start
-from hvdtools.rendezvous.job_start import RankInfo
+from hvdtools.rendezvous import job
+from hvdtools.rendezvous.job import RankInfo
 from hvdtools.torch.stall import StallWatch
 
 
@@ -37,23 +37,23 @@ def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
             size than the launcher (it would train separate models), ranks do not
             come together, or there are fewer GPUs than local ranks.
     """
-    job_start.require_seconds("init(stall_s", stall_s)
+    job.require_seconds("init(stall_s", stall_s)
     launch_env = read_launch_environment(os.environ)
     if not (_session and hvd.is_initialized()):
         # Buckets are sent whole: fusing two of them would only copy both.
         os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-        job_start.start(hvd, launch_env, on_gpu=torch.cuda.is_available())
+        job.start(hvd, launch_env, on_gpu=torch.cuda.is_available())
         all_ranks = _introduce()
         _bound_threads(all_ranks)
-        job_start.require_own_gpu(all_ranks)
-        _session.append(job_start.topology_of(hvd, all_ranks))
-        log.show(hvd.rank())
+        job.require_one_rank_per_gpu(all_ranks)
+        _session.append(job.read_topology(hvd, all_ranks))
+        log.configure(hvd.rank())
         if hvd.rank() == 0 and hvd.size() > 1:
-            log.logger.info(job_start.in_words(hvd, launch_env, all_ranks))
+            log.logger.info(job.describe_job(hvd, launch_env, all_ranks))
         if stall_s and hvd.size() > 1:
             StallWatch(stall_s)
     topology = _session[-1]
-    job_start.require_expected(topology, launch_env, expect_size)
+    job.require_expected(topology, launch_env, expect_size)
     return topology
 
 
@@ -78,7 +78,7 @@ def _introduce() -> list[RankInfo]:
         # A launcher may show each rank only its own GPU; then that is the one.
         torch.cuda.set_device(hvd.local_rank() % torch.cuda.device_count())
         gpu = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
-    mine = job_start.this_rank_info(hvd, gpu)
+    mine = job.own_rank_info(hvd, gpu)
     everyone: list[RankInfo] = hvd.allgather_object(mine, name="hvdtools.introduce")
     return everyone
 

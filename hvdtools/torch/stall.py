@@ -22,7 +22,8 @@ import torch
 from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 
-from hvdtools.core.log import logger, ranks_in_words
+from hvdtools.core.log import logger
+from hvdtools.core.text import ranks_text
 from hvdtools.torch.waiting import current_wait
 
 _MESSAGE_BYTES = 2048
@@ -83,7 +84,7 @@ def report(states: list[State], stall_s: float) -> str | None:
     if not absent:
         return None  # all are there: it is the transfer itself that is slow
     return (
-        f"stalled: {ranks_in_words(there)} waited {longest.waited_s:.0f} s so far for "
+        f"stalled: {ranks_text(there)} waited {longest.waited_s:.0f} s so far for "
         f"{longest.waits_for}; not there: {_places(absent)}."
     )
 

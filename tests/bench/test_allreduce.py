@@ -234,8 +234,8 @@ def test_an_mpi_that_does_not_read_gpus_is_not_given_their_addresses() -> None:
     pytest.importorskip("mpi4py")
     code = (
         "import torch; from hvdtools.bench.programs.allreduce import mpi\n"
-        "from hvdtools.core.topology import ALONE\n"
-        "engine = mpi.Mpi4py(ALONE, torch.device('cuda'))\n"
+        "from hvdtools.core.topology import SINGLE_PROCESS\n"
+        "engine = mpi.Mpi4py(SINGLE_PROCESS, torch.device('cuda'))\n"
         "if mpi.reads_gpus(): print('it reads GPUs'); raise SystemExit\n"
         "try: engine.operation([torch.ones(1)])\n"
         "except engine.refusals as error: print(error)\n"

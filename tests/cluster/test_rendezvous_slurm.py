@@ -20,7 +20,7 @@ from bed_slurm import SlurmBed
 from paths import PROGRAMS
 
 TRAIN = (sys.executable, str(PROGRAMS / "rank_rendezvous.py"))
-ALONE = (sys.executable, str(PROGRAMS / "rank_rendezvous_alone.py"))
+RENDEZVOUS_ONLY = (sys.executable, str(PROGRAMS / "rank_rendezvous_only.py"))
 BESIDE_PYTHON = Path(sys.executable).with_name("mpirun")
 ENV = {
     "OMP_NUM_THREADS": "1",
@@ -104,7 +104,7 @@ def test_every_plugin_and_layout(slurm_bed: SlurmBed, mpi: str, layout: str) -> 
         "one host": (("-N1", "-n3"), ["host1"] * 3),
         "one task": (("-N1", "-n1"), []),
     }[layout]
-    lines = seen(srun(slurm_bed, f"--mpi={mpi}", *argv, *ALONE))
+    lines = seen(srun(slurm_bed, f"--mpi={mpi}", *argv, *RENDEZVOUS_ONLY))
     assert {line["launcher"] for line in lines} == {"srun"}
     if hosts:
         assert hosts_of(lines) == hosts
@@ -116,12 +116,12 @@ def test_rank_0_on_a_later_node(slurm_bed: SlurmBed, tmp_path: Path) -> None:
     """Slurm's list of nodes is sorted, whatever the user's file says."""
     file = tmp_path / "hosts"
     file.write_text("host3\nhost1\nhost3\nhost2\n")
-    ended = srun(slurm_bed, "-n4", "-m", "arbitrary", *ALONE, SLURM_HOSTFILE=str(file))
+    ended = srun(slurm_bed, "-n4", "-m", "arbitrary", *RENDEZVOUS_ONLY, SLURM_HOSTFILE=str(file))
     assert hosts_of(seen(ended)) == ["host3", "host1", "host3", "host2"]
 
 
 def test_ports_that_slurm_reserved(slurm_bed: SlurmBed) -> None:
-    lines = seen(srun(slurm_bed, "-N2", "-n2", "--resv-ports=2", *ALONE))
+    lines = seen(srun(slurm_bed, "-N2", "-n2", "--resv-ports=2", *RENDEZVOUS_ONLY))
     assert {12000 <= int(line["HOROVOD_GLOO_RENDEZVOUS_PORT"]) < 13000 for line in lines} == {True}
 
 
@@ -131,7 +131,9 @@ def test_hosts_that_know_themselves_by_loopback(slurm_bed: SlurmBed) -> None:
         slurm_bed.bed.loopback_name(host)
         slurm_bed.bed.add_nic(host, "docker0", "172.17.0.1/16", cabled=False)
     for mpi in ("none", "pmi2"):
-        lines = seen(srun(slurm_bed, f"--mpi={mpi}", *BOTH, "--ntasks-per-node=2", *ALONE))
+        lines = seen(
+            srun(slurm_bed, f"--mpi={mpi}", *BOTH, "--ntasks-per-node=2", *RENDEZVOUS_ONLY)
+        )
         assert {line["HOROVOD_GLOO_IFACE"] for line in lines} == {"eth0"}
         addresses = {line["HOROVOD_GLOO_RENDEZVOUS_ADDR"] for line in lines[2:]}
         assert addresses == {"10.77.0.1"}
@@ -144,24 +146,26 @@ def test_the_user_names_the_network(slurm_bed: SlurmBed) -> None:
         slurm_bed.bed.add_nic(host, "eth1")
     named = {"HVDTOOLS_INTERFACE": "eth1"}
     lines = seen(
-        srun(slurm_bed, "--mpi=pmi2", "-N2", "-n2", "--ntasks-per-node=1", *ALONE, **named)
+        srun(
+            slurm_bed, "--mpi=pmi2", "-N2", "-n2", "--ntasks-per-node=1", *RENDEZVOUS_ONLY, **named
+        )
     )
     assert {line["HOROVOD_GLOO_IFACE"] for line in lines} == {"eth1"}
     assert lines[1]["HOROVOD_GLOO_RENDEZVOUS_ADDR"].startswith("10.77.1.")
-    ended = srun(slurm_bed, *BOTH, "-n2", *ALONE, HVDTOOLS_INTERFACE="eth7")
+    ended = srun(slurm_bed, *BOTH, "-n2", *RENDEZVOUS_ONLY, HVDTOOLS_INTERFACE="eth7")
     assert "'eth7': choose one of eth0, eth1, lo" in ended.stdout
     assert ended.returncode != 0
 
 
 def test_steps_of_a_batch_job(slurm_bed: SlurmBed, tmp_path: Path) -> None:
     """Smaller than the job, elsewhere than on its first node, two programs in one, and none."""
-    alone = shlex.join(ALONE)
+    program = shlex.join(RENDEZVOUS_ONLY)
     script = tmp_path / "job.sh"
     script.write_text(
         "#!/bin/sh\n"
-        f"srun -N2 -n2 --ntasks-per-node=1 {alone}\n"
-        f"srun -N1 -n2 -w host2 sh -c {shlex.quote(f'{alone} && {alone}')}\n"
-        f"{alone}\n"
+        f"srun -N2 -n2 --ntasks-per-node=1 {program}\n"
+        f"srun -N1 -n2 -w host2 sh -c {shlex.quote(f'{program} && {program}')}\n"
+        f"{program}\n"
     )
     argv = ["-N4", "--ntasks-per-node=2", f"--output={tmp_path}/out.txt", script]
     job = slurm_bed.submit(argv, env=ENV, cwd=tmp_path)
@@ -178,14 +182,14 @@ def test_steps_of_a_batch_job(slurm_bed: SlurmBed, tmp_path: Path) -> None:
 def test_two_programs_in_one_step(slurm_bed: SlurmBed, mpi: str) -> None:
     if mpi == "pmix":
         require_pmix()
-    twice = f"{shlex.join(ALONE)} && {shlex.join(ALONE)}"
+    twice = f"{shlex.join(RENDEZVOUS_ONLY)} && {shlex.join(RENDEZVOUS_ONLY)}"
     ended = srun(slurm_bed, f"--mpi={mpi}", "-N2", "-n2", "sh", "-c", twice)
     assert hosts_of(seen(ended)) == ["host1", "host1", "host2", "host2"]
 
 
 def test_two_steps_at_once(slurm_bed: SlurmBed, tmp_path: Path) -> None:
     script = tmp_path / "job.sh"
-    step = f"srun --exact -N2 -n2 --ntasks-per-node=1 {shlex.join(ALONE)} &\n"
+    step = f"srun --exact -N2 -n2 --ntasks-per-node=1 {shlex.join(RENDEZVOUS_ONLY)} &\n"
     script.write_text(f"#!/bin/sh\n{step}{step}wait\n")
     job = slurm_bed.submit(["-N2", "-n4", "--output=out.txt", script], env=ENV, cwd=tmp_path)
     assert slurm_bed.wait(job, TIMEOUT_S).state == "COMPLETED"
@@ -204,21 +208,21 @@ def test_one_torchrun_on_each_node(slurm_bed: SlurmBed) -> None:
 
 
 def test_a_rank_that_never_comes_is_named(slurm_bed: SlurmBed) -> None:
-    late = f"test $SLURM_PROCID = 2 && exec sleep 4; exec {shlex.join(ALONE)}"
+    late = f"test $SLURM_PROCID = 2 && exec sleep 4; exec {shlex.join(RENDEZVOUS_ONLY)}"
     limit = {"HVDTOOLS_RENDEZVOUS_TIMEOUT_S": "2"}
     ended = srun(slurm_bed, "-N3", "-n3", "sh", "-c", late, **limit)
-    assert ended.stdout.count("Rank 2 of 3 did not come to init() within 2 s") == 2
+    assert ended.stdout.count("Rank 2 of 3 did not reach init() within 2 s") == 2
     assert ended.returncode != 0
 
 
 def test_a_host_that_is_cut_off(slurm_bed: SlurmBed) -> None:
     """A firewall between the hosts looks like this: packets to rank 0's port vanish."""
     drop = "ip route add blackhole 10.77.0.1/32"
-    blind = f"test $SLURM_PROCID = 1 && {drop}; exec {shlex.join(ALONE)}"
+    blind = f"test $SLURM_PROCID = 1 && {drop}; exec {shlex.join(RENDEZVOUS_ONLY)}"
     limit = {"HVDTOOLS_RENDEZVOUS_TIMEOUT_S": "2"}
     ended = srun(slurm_bed, "-N2", "-n2", "sh", "-c", blind, **limit)
     slurm_bed.bed.exec("host2", ["ip", "route", "del", "blackhole", "10.77.0.1/32"])
-    assert "Rank 1 of 2 did not come" in ended.stdout
+    assert "Rank 1 of 2 did not reach init()" in ended.stdout
     assert "Rank 0 did not answer within 2 s; tried host1:" in ended.stdout
     assert "HVDTOOLS_INTERFACE" in ended.stdout and "firewall" in ended.stdout
 
@@ -227,7 +231,7 @@ def test_mpi_without_pmix_is_refused(slurm_bed: SlurmBed) -> None:
     """Open MPI under --mpi=pmi2 is N times rank 0 of 1, and says nothing."""
     mpi = {"HOROVOD_CONTROLLER": "mpi"}
     ended = srun(slurm_bed, "--mpi=pmi2", "-N1", "-n2", *TRAIN, **mpi)
-    assert "srun promised rank 1 of 2 but Horovod sees rank 0 of 1" in ended.stderr
+    assert "srun started rank 1 of 2, but Horovod sees rank 0 of 1" in ended.stderr
     assert "use `srun --mpi=pmix`, or unset HOROVOD_CONTROLLER" in ended.stderr
     assert ended.returncode != 0
     require_pmix()
@@ -256,7 +260,7 @@ def test_mpirun_over_ssh_without_mpi(hosts_bed: HostsBed, mpirun: str) -> None:
     for host in ("host1", "host2"):
         hosts_bed.loopback_name(host)
     env = {**ENV, "HOROVOD_CONTROLLER": "gloo"}
-    ended = hosts_bed.exec("login", [*argv, *ALONE], timeout_s=60, env=env)
+    ended = hosts_bed.exec("login", [*argv, *RENDEZVOUS_ONLY], timeout_s=60, env=env)
     lines = seen(ended)
     assert hosts_of(lines) == ["host1", "host1", "host2"]
     assert {line["HOROVOD_GLOO_IFACE"] for line in lines} == {"eth0"}

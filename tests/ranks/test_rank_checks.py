@@ -1,4 +1,4 @@
-"""What the adapters do between ranks: checks of many programs in sessions of real ranks."""
+"""The adapters between ranks: checks of many programs in sessions of real ranks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALONE = [
             "check_steps_per_execution",
             "check_models_that_are_built_by_their_first_batch",
             "check_a_backup_of_rank_0_is_resumed_by_all",
-            "check_rank_0_alone_writes",
+            "check_only_rank_0_writes",
             "check_scaled_rates_equal_one_process_schedule",
             "check_warm_up_epochs_of_unknown_length_are_refused",
             "check_an_optimizer_that_is_not_prepared_is_refused",
@@ -46,7 +46,7 @@ ALONE = [
             "check_training_and_its_logs_equal_one_process",
             "check_logs_of_unevenly_spread_samples",
             "check_evaluate_gives_all_samples_results",
-            "check_logs_of_a_train_step_of_ones_own",
+            "check_logs_of_a_custom_train_step",
         )
     ),
 ]
@@ -60,16 +60,16 @@ LONG = {
         "check_settings_equal_one_process",
         "check_optimizers_equal_one_process",
         "check_float32_to_rounding",
-        "check_two_models_in_turns",
-        "check_a_loaded_model_goes_on",
+        "check_two_models_in_alternation",
+        "check_a_loaded_model_resumes",
         "check_save_and_load",
         "check_saving_in_the_middle_of_an_accumulation",
         "check_a_saved_model_needs_neither_horovod_nor_hvdtools",
-        "check_a_compiled_model_leaves_xla",
+        "check_a_compiled_model_without_xla",
         "check_batch_norm_synchronized_in_branches",
     },
     "rank_keras_callbacks": {
-        "check_early_stopping_stops_all_in_one_epoch",
+        "check_early_stopping_stops_all_in_the_same_epoch",
         "check_models_that_are_built_by_their_first_batch",
         "check_a_backup_of_rank_0_is_resumed_by_all",
         "check_scaled_rates_equal_one_process_schedule",

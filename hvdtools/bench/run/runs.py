@@ -20,7 +20,7 @@ from hvdtools.bench.run.place import Place, inside_slurm
 from hvdtools.bench.suite.cases import Case, name_of, names_of
 from hvdtools.bench.suite.suite_file import Suite
 from hvdtools.core import installed
-from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
 from hvdtools.launch import Outcome, Plan, detect_host, make_plan, run
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.schedulers.ssh import Hosts
@@ -28,7 +28,6 @@ from hvdtools.launch.schedulers.ssh import Hosts
 # 128 + SIGHUP, SIGINT, SIGTERM. In a Slurm job they may reach the ranks before this process.
 _SIGNALLED = (129, 130, 143)
 _BY_USER = "stopped by the user"
-TIMED_OUT = 124
 
 Say = Callable[[Case, str], None]
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hvdtools.build.query import TIMED_OUT, Answer, query
-from hvdtools.core.errors import HvdtoolsError
+from hvdtools.build.query import Answer, query
+from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
 from hvdtools.doctor.cluster.facts import HostAnswer, HostFacts, read_host_facts
 from hvdtools.doctor.cluster.probe_host import LATE, LIMIT_S, MARK
 from hvdtools.doctor.explain import shortened

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 
 from hvdtools.build.smoke_test import LIMIT_S, RANK_PROGRAM, Attempt, judge
+from hvdtools.core.errors import TIMED_OUT
 from hvdtools.doctor.cluster.facts import Cluster
 from hvdtools.doctor.cluster.job import ENVIRONMENT, Job
 from hvdtools.doctor.cluster.slurm import plan_in_slurm
 from hvdtools.launch import JobSpec, make_plan, run
 from hvdtools.launch.launchers.over_mpi import reaches_mpi
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.outcome import TIMED_OUT
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.schedulers.ssh import Hosts
 

@@ -1,4 +1,4 @@
-"""Stop on all ranks, at the same step, when one asks for it."""
+"""Stops training on all ranks at the same step when one of them requests it."""
 
 from __future__ import annotations
 
@@ -11,60 +11,61 @@ import keras
 import tensorflow as tf
 
 from hvdtools.core import preemption
-from hvdtools.core.log import logger, ranks_in_words, tell_first_step
-from hvdtools.keras.callbacks.steps import AtSteps
-from hvdtools.tensorflow import named
+from hvdtools.core.log import log_first_step, logger
+from hvdtools.core.text import ranks_text
+from hvdtools.keras.callbacks.checks import EveryFewSteps
+from hvdtools.tensorflow import named_collectives
 
 _NAME = "stop_training"
 
 
-class _Wish:
-    """Did this rank ask to stop?"""
+class _Request:
+    """Has this rank requested to stop?"""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.pending = False
 
 
 # Of the models that train with other ranks now.
-_wishes: WeakKeyDictionary[Any, _Wish] = WeakKeyDictionary()
+_requests: WeakKeyDictionary[Any, _Request] = WeakKeyDictionary()
 
 
 class _StopTraining:
-    """`model.stop_training`, where a rank's True is a wish while it trains with others.
+    """`model.stop_training`, which only records a request while the model trains with others.
 
-    `fit` looks at it after every batch and leaves at once, and the other ranks
-    would wait for this one for ever. Who sets it may be a callback, a signal's
-    handler or another thread, so no callback of ours could come in between.
+    `fit` reads it after every batch and returns at once, and the other ranks would wait
+    forever. It may be set by a callback, a signal handler or another thread, so a callback
+    of ours could not intervene.
     """
 
     def __get__(self, model: Any, owner: Any = None) -> Any:
         if model is None:
             return self
-        wish = _wishes.get(model)
-        # 0, not False: TensorFlow leaves out an assignment of the very object that is there, and
-        # a wish could not be taken back.
-        unheard = 0 if wish is not None and wish.asked else False
-        return vars(model).get(_NAME, False) or unheard
+        request = _requests.get(model)
+        # 0, not False: TensorFlow skips the assignment of an object that is identical to the
+        # present one, and a request could not be withdrawn.
+        pending = 0 if request is not None and request.pending else False
+        return vars(model).get(_NAME, False) or pending
 
     def __set__(self, model: Any, value: Any) -> None:
-        wish = _wishes.get(model)
-        if wish is None:
+        request = _requests.get(model)
+        if request is None:
             vars(model)[_NAME] = value
         else:
-            wish.asked = bool(value)
+            request.pending = bool(value)
 
 
 @functools.cache
-def _teach_models() -> None:
-    """Let Keras models keep such a wish. This changes a class of Keras, for models of
-    several ranks alone."""
+def _patch_model() -> None:
+    """Let Keras models record requests. This patches a class of Keras, and has an effect only
+    on models that train on several ranks."""
     keras.Model.stop_training = _StopTraining()
 
 
-class Stop(AtSteps):
-    """Grants a wish to stop when all ranks know of it.
+class StopTogether(EveryFewSteps):
+    """Grants a request to stop once all ranks know of it.
 
-    With `on_signal` the batch system's signal is such a wish (see `stop_requested`).
+    With `on_signal` the batch system's signal is such a request (see `stop_requested`).
     """
 
     def __init__(self, check_every: int, *, on_signal: bool) -> None:
@@ -74,34 +75,34 @@ class Stop(AtSteps):
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         if self._on_signal:
-            preemption.listen()
+            preemption.install_handler()
         self._granted = False
         if hvd.size() > 1:
-            _teach_models()
-            wish = _wishes[self.model] = _Wish()
-            wish.asked = bool(self.model.stop_training)  # by a callback that came before
+            _patch_model()
+            request = _requests[self.model] = _Request()
+            request.pending = bool(self.model.stop_training)  # set by an earlier callback
             self.model.__dict__[_NAME] = False
 
     def at_step(self, step: int) -> None:
-        tell_first_step(hvd.rank())
-        self._agree(f"after step {step}")
+        log_first_step(hvd.rank())
+        self._exchange(f"after step {step}")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self._agree(f"after epoch {epoch + 1}")
+        self._exchange(f"after epoch {epoch + 1}")
 
     def on_train_end(self, logs: Any = None) -> None:
-        _wishes.pop(self.model, None)
+        _requests.pop(self.model, None)
 
-    def _agree(self, when: str) -> None:
-        signalled = self._on_signal and preemption.heard()
-        if hvd.size() == 1 and signalled:
+    def _exchange(self, when: str) -> None:
+        signaled = self._on_signal and preemption.signal_received()
+        if hvd.size() == 1 and signaled:
             self.model.stop_training = True
         if hvd.size() == 1 or self._granted:
             return
-        asked = tf.constant([_wishes[self.model].asked or signalled], tf.int32)
-        everyone = named.allgather(asked, "hvdtools.stop").numpy().tolist()
-        ranks = [rank for rank, flag in enumerate(everyone) if flag]
+        own = tf.constant([_requests[self.model].pending or signaled], tf.int32)
+        all_ranks = named_collectives.allgather(own, "hvdtools.stop").numpy().tolist()
+        ranks = [rank for rank, pending in enumerate(all_ranks) if pending]
         if ranks:
             self._granted = self.model.__dict__[_NAME] = True
-            logger.info("training stops %s: %s asked for it", when, ranks_in_words(ranks))
+            logger.info("training stops %s: requested by %s", when, ranks_text(ranks))

@@ -1,1 +1,1 @@
-"""Each rank's part of a dataset."""
+"""Shards of datasets and arrays, one for each rank."""

@@ -1,4 +1,4 @@
-"""This rank's rows of arrays."""
+"""Shards of arrays and tensors."""
 
 from __future__ import annotations
 
@@ -10,38 +10,24 @@ import numpy as np
 import tensorflow as tf
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.sharding import Deal
+from hvdtools.core.sharding import Sharding
 
 
 def are_arrays(data: Any) -> bool:
-    """True for an array or a tensor, or a tuple, list or dict that holds nothing else but None."""
-    parts = [part for part in keras.tree.flatten(data) if part is not None]
-    return bool(parts) and all(isinstance(p, np.ndarray | tf.Tensor) and p.ndim for p in parts)
+    """True for an array or tensor, or a tuple, list or dict of only these and None."""
+    leaves = [leaf for leaf in keras.tree.flatten(data) if leaf is not None]
+    return bool(leaves) and all(isinstance(a, np.ndarray | tf.Tensor) and a.ndim for a in leaves)
 
 
-def rows(data: Any) -> int:
-    """How many samples the arrays hold.
-
-    Raises:
-        HvdtoolsError: Not all of them hold as many, or none.
-    """
-    counts = {int(part.shape[0]) for part in keras.tree.flatten(data) if part is not None}
-    if len(counts) > 1:
-        raise HvdtoolsError(
-            f"shard() got arrays of {', '.join(map(str, sorted(counts)))} rows: the first axis "
-            "counts samples, so give arrays that are equally long."
-        )
-    (count,) = counts
-    if not count:
-        raise HvdtoolsError("shard() got arrays without any row.")
-    return count
-
-
-def described(data: Any) -> str:
-    """What must be the same on every rank: shapes, and a sample of the rows for their order."""
+def describe(data: Any) -> str:
+    """What must be the same on every rank: shapes, and a checksum of a few rows for their order."""
     shapes = keras.tree.map_structure(_shape_and_dtype, data)
     arrays = [array for array in keras.tree.flatten(data) if array is not None]
-    return f"arrays of {shapes}, with rows whose checksum is {_checksum(arrays)}"
+    return f"arrays of {shapes}, with row checksum {_checksum(arrays)}"
+
+
+def _shape_and_dtype(array: Any) -> str | None:
+    return None if array is None else f"{tuple(array.shape)} {tf.as_dtype(array.dtype).name}"
 
 
 def _checksum(arrays: list[Any]) -> int:
@@ -53,35 +39,45 @@ def _checksum(arrays: list[Any]) -> int:
     return total
 
 
-def _shape_and_dtype(part: Any) -> str | None:
-    return None if part is None else f"{tuple(part.shape)} {tf.as_dtype(part.dtype).name}"
-
-
-def part(data: Any, deal: Deal) -> Any:
-    """The same structure with one rank's rows: views of numpy arrays, where nothing is repeated.
+def shard_arrays(data: Any, sharding: Sharding) -> Any:
+    """The same structure with one rank's rows: views of numpy arrays unless rows are repeated.
 
     Raises:
-        HvdtoolsError: "drop" would leave everything out, or the rows are to be weighted.
+        HvdtoolsError: The arrays have different lengths or no rows, "drop" would leave
+            everything out, or `uneven` is "weighted".
     """
-    if deal.uneven == "weighted":
+    if sharding.uneven == "weighted":
         raise HvdtoolsError(
-            'uneven="weighted" weighs batches, and arrays have none yet: use '
+            'uneven="weighted" weights batches, and arrays are not batched yet: use '
             "tf.data.Dataset.from_tensor_slices(...).batch(n), or a keras.utils.PyDataset."
         )
-    whole = rows(data)
-    deal.require_enough(whole, "samples")
-    own = deal.own(whole)
-    padding = deal.padding(whole)
+    total = _count_rows(data)
+    sharding.require_enough(total, "samples")
+    positions = sharding.positions(total)
+    padding = sharding.padding(total)
 
-    def dealt(array: Any) -> Any:
+    def shard_of(array: Any) -> Any:
         if array is None:
             return None
-        mine = array[own.start : own.stop : own.step]
-        return mine if padding is None else _joined(mine, array[padding : padding + 1])
+        rows = array[positions.start : positions.stop : positions.step]
+        return rows if padding is None else _concatenate(rows, array[padding : padding + 1])
 
-    return keras.tree.map_structure(dealt, data)
+    return keras.tree.map_structure(shard_of, data)
 
 
-def _joined(first: Any, second: Any) -> Any:
-    join = np.concatenate if isinstance(first, np.ndarray) else tf.concat
-    return join([first, second], 0)
+def _count_rows(data: Any) -> int:
+    counts = {int(array.shape[0]) for array in keras.tree.flatten(data) if array is not None}
+    if len(counts) > 1:
+        raise HvdtoolsError(
+            f"shard() got arrays of {', '.join(map(str, sorted(counts)))} rows: the first axis "
+            "counts samples, so all arrays must have the same length."
+        )
+    (count,) = counts
+    if not count:
+        raise HvdtoolsError("shard() got arrays without rows.")
+    return count
+
+
+def _concatenate(first: Any, second: Any) -> Any:
+    function = np.concatenate if isinstance(first, np.ndarray) else tf.concat
+    return function([first, second], 0)

@@ -1,4 +1,4 @@
-"""This rank's part of a keras.utils.PyDataset."""
+"""Shards of a keras.utils.PyDataset."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import keras
 import numpy as np
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.sharding import Deal
-from hvdtools.keras.data.weights import require_weighable, sample_weight, weighted
+from hvdtools.core.sharding import Sharding
+from hvdtools.keras.data.sample_weights import add_weights, require_weightable, sample_weight
 
 
 @dataclass(frozen=True)
-class Batches:
-    """What a PyDataset holds.
+class PyDatasetBatches:
+    """The batches of a PyDataset.
 
     Attributes:
         count: Number of batches; None if they never end.
@@ -27,16 +27,34 @@ class Batches:
     rows: int
     last_rows: int
 
+    def describe(self) -> str:
+        """What must be the same on every rank."""
+        if self.count is None:
+            return f"a PyDataset of endless batches of {self.rows}"
+        return (
+            f"a PyDataset of {self.count} batches of {self.rows}, the last one of {self.last_rows}"
+        )
 
-def read(dataset: Any, uneven: str) -> Batches:
-    """Look at the first and the last batch.
+    def rows_of(self, number: int) -> int:
+        """Samples in one batch."""
+        is_last = self.count is not None and number == self.count - 1
+        return self.last_rows if is_last else self.rows
+
+    def rows_of_step(self, first: int, size: int) -> int:
+        """Samples in the existing ones of the batches `first` to `first + size - 1`."""
+        end = first + size if self.count is None else min(first + size, self.count)
+        return sum(self.rows_of(number) for number in range(first, end))
+
+
+def read_batches(dataset: Any, uneven: str) -> PyDatasetBatches:
+    """Load the first and the last batch.
 
     Raises:
-        HvdtoolsError: It is a part already, or has no length, no batch, or none that can be
-            weighed.
+        HvdtoolsError: It is a shard already, has no length or no batch, or its batches
+            cannot be weighted.
     """
-    if isinstance(dataset, PartOfPyDataset):
-        raise HvdtoolsError("shard() got what it made itself: call it once for each dataset.")
+    if isinstance(dataset, PyDatasetShard):
+        raise HvdtoolsError("shard() got a shard: call it once for each dataset.")
     try:
         count = dataset.num_batches
     except NotImplementedError:
@@ -48,56 +66,49 @@ def read(dataset: Any, uneven: str) -> Batches:
         raise HvdtoolsError("shard() got an empty dataset.")
     first = dataset[0]
     if uneven == "weighted":
-        require_weighable(first)
-    rows = rows_in(first)
-    last_rows = rows if count in (None, 1) else rows_in(dataset[count - 1])
-    return Batches(count, rows, last_rows)
+        require_weightable(first)
+    rows = _count_rows(first)
+    last_rows = rows if count in (None, 1) else _count_rows(dataset[count - 1])
+    return PyDatasetBatches(count, rows, last_rows)
 
 
-def described(batches: Batches) -> str:
-    """What must be the same on every rank."""
-    if batches.count is None:
-        return f"a PyDataset of endless batches of {batches.rows}"
-    return (
-        f"a PyDataset of {batches.count} batches of {batches.rows}, the last one of "
-        f"{batches.last_rows}"
-    )
-
-
-def rows_in(batch: Any) -> int:
-    """The samples in a batch: the length of the first array in it.
-
-    Raises:
-        HvdtoolsError: There is none.
-    """
-    for part in keras.tree.flatten(batch):
-        if len(getattr(part, "shape", ())):
-            return int(part.shape[0])
+def _count_rows(batch: Any) -> int:
+    """The samples in a batch: the length of its first array."""
+    for array in keras.tree.flatten(batch):
+        if len(getattr(array, "shape", ())):
+            return int(array.shape[0])
     raise HvdtoolsError(
         f"shard() finds no array in a batch (a {type(batch).__name__}) to count its samples by: "
         "let __getitem__() return arrays."
     )
 
 
-class PartOfPyDataset(keras.utils.PyDataset):
+class PyDatasetShard(keras.utils.PyDataset):
     """Every size-th batch of another PyDataset.
 
     Args:
-        whole: The same on every rank; its workers are the part's, too.
-        batches: What it holds.
-        deal: How its batches are dealt, one at a time.
+        source: The same on every rank; its worker settings apply to the shard.
+        batches: The batches of `source`.
+        sharding: Of its batches, with batch 1.
+
+    Raises:
+        HvdtoolsError: "drop" would leave everything out.
     """
 
-    def __init__(self, whole: Any, batches: Batches, deal: Deal) -> None:
+    def __init__(self, source: Any, batches: PyDatasetBatches, sharding: Sharding) -> None:
         super().__init__(
-            workers=whole.workers,
-            use_multiprocessing=whole.use_multiprocessing,
-            max_queue_size=whole.max_queue_size,
+            workers=source.workers,
+            use_multiprocessing=source.use_multiprocessing,
+            max_queue_size=source.max_queue_size,
         )
-        self._whole = whole
+        self._source = source
         self._batches = batches
-        self._deal = deal
-        self._dealt = _dealt(batches, deal)
+        self._sharding = sharding
+        self._total = batches.count  # number of batches to assign; None if they never end
+        if self._total is not None:
+            if sharding.uneven == "drop" and batches.last_rows < batches.rows:
+                self._total -= 1
+            sharding.require_enough(self._total, "whole batches")
 
     def __len__(self) -> int:
         count = self.num_batches
@@ -107,85 +118,59 @@ class PartOfPyDataset(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> int | None:
-        """Batches of this rank; None if they never end."""
-        if self._dealt is None:
+        """PyDatasetBatches of this rank; None if they never end."""
+        if self._total is None:
             return None
-        # A stand-in batch repeats one as "pad" does, and then weighs nothing.
-        mode = "pad" if self._deal.uneven == "weighted" else self._deal.uneven
-        return replace(self._deal, uneven=mode).length(self._dealt)
+        # A filler batch repeats one as "pad" does, with weight 0.
+        mode = "pad" if self._sharding.uneven == "weighted" else self._sharding.uneven
+        return replace(self._sharding, uneven=mode).length(self._total)
 
     def __getitem__(self, index: int) -> Any:
-        place = index * self._deal.size + self._deal.rank
-        stands_in = self._dealt is not None and place >= self._dealt
-        number = place % self._dealt if stands_in and self._dealt else place
-        batch = self._whole[number]
-        if self._deal.uneven == "pad":
-            return _filled(batch, self._batches.rows)
-        if self._deal.uneven == "weighted":
-            self._require_rows(number, rows_in(batch))
-            return self._weighed(batch, index, stands_in=stands_in)
+        position = index * self._sharding.size + self._sharding.rank
+        is_filler = self._total is not None and position >= self._total
+        number = position % self._total if is_filler and self._total else position
+        batch = self._source[number]
+        if self._sharding.uneven == "pad":
+            return _repeat_rows(batch, self._batches.rows)
+        if self._sharding.uneven == "weighted":
+            self._require_rows(number, _count_rows(batch))
+            return self._weight(batch, index, is_filler=is_filler)
         return batch
 
     def on_epoch_begin(self) -> None:
-        self._whole.on_epoch_begin()
+        self._source.on_epoch_begin()
 
     def on_epoch_end(self) -> None:
-        self._whole.on_epoch_end()
+        self._source.on_epoch_end()
 
-    def _weighed(self, batch: Any, index: int, *, stands_in: bool) -> Any:
-        rows = rows_in(batch)
-        together = _rows_together(self._batches, index * self._deal.size, self._deal.size)
-        weight = 0.0 if stands_in else sample_weight(self._deal.size, rows, together)
-        weights = np.full(rows, weight, keras.config.floatx())
-        return weighted(batch, weights, _to_dtype)
+    def _weight(self, batch: Any, index: int, *, is_filler: bool) -> Any:
+        rows, size = _count_rows(batch), self._sharding.size
+        total = self._batches.rows_of_step(index * size, size)
+        weight = 0.0 if is_filler else sample_weight(size, rows, total)
+        return add_weights(batch, np.full(rows, weight, keras.config.floatx()), _cast_like)
 
     def _require_rows(self, number: int, rows: int) -> None:
-        expected = _rows_of(self._batches, number)
+        expected = self._batches.rows_of(number)
         if rows != expected:
             raise HvdtoolsError(
                 f"Batch {number} holds {rows} samples instead of {expected}, and "
-                'uneven="weighted" weighs batches that are equally long but for the last one: let '
-                "__getitem__() return such, or use another mode."
+                'uneven="weighted" needs batches of equal length except for the last one: let '
+                "__getitem__() return such batches, or use another mode."
             )
 
 
-def _dealt(batches: Batches, deal: Deal) -> int | None:
-    """How many batches are dealt; None if they never end.
-
-    Raises:
-        HvdtoolsError: "drop" would leave everything out.
-    """
-    if batches.count is None:
-        return None
-    short = batches.last_rows < batches.rows
-    dealt = batches.count - 1 if deal.uneven == "drop" and short else batches.count
-    deal.require_enough(dealt, "whole batches")
-    return dealt
-
-
-def _rows_of(batches: Batches, number: int) -> int:
-    is_last = batches.count is not None and number == batches.count - 1
-    return batches.last_rows if is_last else batches.rows
-
-
-def _rows_together(batches: Batches, first: int, size: int) -> int:
-    """The samples in batches `first` to `first + size - 1`, as far as they exist."""
-    end = first + size if batches.count is None else min(first + size, batches.count)
-    return sum(_rows_of(batches, number) for number in range(first, end))
-
-
-def _filled(batch: Any, rows: int) -> Any:
+def _repeat_rows(batch: Any, rows: int) -> Any:
     """The batch with its first samples repeated until there are `rows`."""
-    present = rows_in(batch)
+    present = _count_rows(batch)
     if present >= rows:
         return batch
     turn = np.arange(rows) % present
 
-    def filled(part: Any) -> Any:
-        return None if part is None else np.asarray(part)[turn]
+    def repeat(array: Any) -> Any:
+        return None if array is None else np.asarray(array)[turn]
 
-    return keras.tree.map_structure(filled, batch)
+    return keras.tree.map_structure(repeat, batch)
 
 
-def _to_dtype(own: Any, like: Any) -> Any:
-    return np.asarray(own).astype(like.dtype)
+def _cast_like(weights: Any, like: Any) -> Any:
+    return np.asarray(weights).astype(like.dtype)

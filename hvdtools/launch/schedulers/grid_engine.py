@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
 from hvdtools.core.words import counted
 from hvdtools.launch.hosts import Host
-from hvdtools.launch.outcome import TIMED_OUT, Outcome
+from hvdtools.launch.outcome import Outcome
 from hvdtools.launch.plan import Submission
 from hvdtools.launch.scheduler import Allocation, Scheduler, own_option
 from hvdtools.launch.schedulers import batch

@@ -21,7 +21,7 @@ from torch.utils.data import (
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import logger
-from hvdtools.core.sharding import Deal
+from hvdtools.core.sharding import Sharding
 from hvdtools.core.topology import Topology
 from hvdtools.torch.data.samplers import PartSampler
 from hvdtools.torch.data.stream import StreamPart
@@ -76,7 +76,7 @@ def present_split(loader: DataLoader[Any]) -> Split | None:
     batches = loader.batch_sampler
     for part in (loader.dataset, batches, getattr(batches, "sampler", None), loader.sampler):
         if isinstance(part, StreamPart | PartSampler):
-            deal: Deal = part.deal
+            deal: Sharding = part.deal
             return Split(type(part).__name__, deal.rank, deal.size, deal.uneven)
         if isinstance(part, DistributedSampler):
             uneven = "drop" if part.drop_last else "pad"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from hvdtools.core.sharding import Deal
+from hvdtools.core.sharding import Sharding
 from hvdtools.core.topology import Topology
 from hvdtools.torch.replicate import broadcast_tensors
 from hvdtools.torch.waiting import waiting
@@ -45,7 +45,7 @@ class PartSampler(Sampler[Any]):
     noun = "samples"
     part: Part
 
-    def __init__(self, deal: Deal) -> None:
+    def __init__(self, deal: Sharding) -> None:
         self.deal = deal
 
     @abstractmethod
@@ -64,13 +64,13 @@ class PartSampler(Sampler[Any]):
         order = self._order()
         whole = len(order)
         self.deal.require_enough(whole, self.noun)
-        own = self.deal.own(whole)
+        own = self.deal.positions(whole)
         items = _listed(order[own.start : own.stop : own.step])
         padding = self.deal.padding(whole)
         if padding is not None:
             items += _listed(order[padding : padding + 1])
         stand_in = []
-        if self.deal.lacks_batch(whole):
+        if self.deal.needs_filler_batch(whole):
             stand_in = items[-self.deal.batch :] or _listed(order[:1])
         self.part = Part(items + stand_in, own=len(items))
         return iter(self.part.items)
@@ -106,13 +106,14 @@ class ShardSampler(PartSampler):
         uneven: str = "drop",
         batch_size: int = 1,
     ) -> None:
-        super().__init__(Deal(topology.rank, topology.size, uneven, batch_size))
+        super().__init__(Sharding(topology.rank, topology.size, uneven, batch_size))
         self._samples = samples
         self._shuffle = shuffle
         self._seed = seed
         self._epoch = -1
 
     def set_epoch(self, epoch: int) -> None:
+        """Make the next pass epoch `epoch`, as when training resumes from a checkpoint."""
         self._epoch = epoch - 1
 
     def _order(self) -> Tensor:
@@ -138,7 +139,7 @@ class DrawnSampler(PartSampler):
         noun: What its items are, for a message.
     """
 
-    def __init__(self, inner: Iterable[Any], deal: Deal, *, noun: str) -> None:
+    def __init__(self, inner: Iterable[Any], deal: Sharding, *, noun: str) -> None:
         super().__init__(deal)
         self._inner = inner
         self.noun = noun

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.sharding import Deal
+from hvdtools.core.sharding import Sharding
 from hvdtools.core.topology import Topology
 from hvdtools.torch.data.kind import (
     agreed_seed,
@@ -123,7 +123,7 @@ def shard(
     mode = "drop" if uneven is None else uneven
     # Without its incomplete last batch the order of all ranks is even anyway.
     whole_batches = loader.drop_last and mode in ("weighted", "ragged")
-    deal = Deal(
+    deal = Sharding(
         topology.rank, topology.size, "drop" if whole_batches else mode, loader.batch_size or 1
     )
     options = {name: getattr(loader, name) for name in _KEPT if hasattr(loader, name)}
@@ -136,7 +136,7 @@ def shard(
 def _map_loader(
     loader: DataLoader[Any],
     topology: Topology,
-    deal: Deal,
+    deal: Sharding,
     options: dict[str, Any],
     seed: int,
     *,
@@ -157,7 +157,7 @@ def _map_loader(
     return (WeightedLoader if counted else DataLoader)(loader.dataset, **options)
 
 
-def _sampler(loader: DataLoader[Any], topology: Topology, deal: Deal, seed: int) -> PartSampler:
+def _sampler(loader: DataLoader[Any], topology: Topology, deal: Sharding, seed: int) -> PartSampler:
     if not is_plain(loader):
         return DrawnSampler(loader.sampler, deal, noun="samples")
     samples = len(loader.dataset)  # type: ignore[arg-type]
@@ -173,7 +173,7 @@ def _sampler(loader: DataLoader[Any], topology: Topology, deal: Deal, seed: int)
 
 
 def _stream_loader(
-    loader: DataLoader[Any], deal: Deal, options: dict[str, Any], seed: int, *, counted: bool
+    loader: DataLoader[Any], deal: Sharding, options: dict[str, Any], seed: int, *, counted: bool
 ) -> DataLoader[Any]:
     options |= {"batch_size": loader.batch_size, "drop_last": loader.drop_last}
     options["dataset"] = StreamPart(loader.dataset, deal)  # type: ignore[arg-type]

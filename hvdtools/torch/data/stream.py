@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import IterableDataset
 
-from hvdtools.core.sharding import Deal
+from hvdtools.core.sharding import Sharding
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StreamPart(IterableDataset[Any]):
         deal: How they are dealt.
     """
 
-    def __init__(self, stream: IterableDataset[Any], deal: Deal) -> None:
+    def __init__(self, stream: IterableDataset[Any], deal: Sharding) -> None:
         vars(self).update(stream=stream, deal=deal)
 
     def __getattr__(self, name: str) -> Any:
@@ -49,14 +49,14 @@ class StreamPart(IterableDataset[Any]):
 
     def __len__(self) -> int:
         """Samples that each rank takes; a TypeError where the stream has no length."""
-        deal: Deal = self.deal
+        deal: Sharding = self.deal
         whole = len(self.stream)
         if deal.uneven == "weighted":  # a rank with a sample less has as many batches
             return -(-whole // deal.size)
         return deal.length(whole)
 
     def __iter__(self) -> Iterator[Any]:
-        deal: Deal = self.deal
+        deal: Sharding = self.deal
         first: list[Any] = []  # what "pad", or a rank without any sample, may have to repeat
         keep_first = {"pad": max(deal.rank, 1), "weighted": 1}.get(deal.uneven, 0)
         recent: deque[Any] = deque(maxlen=deal.batch if deal.uneven == "weighted" else 0)
@@ -71,12 +71,12 @@ class StreamPart(IterableDataset[Any]):
             if whole % deal.size == 0:  # only a complete round is everybody's
                 recent.append(mine)
                 yield mine
-        if len(deal.own(whole)) > whole // deal.size:
+        if len(deal.positions(whole)) > whole // deal.size:
             yield mine
         padding = deal.padding(whole)
         if padding is not None:
             yield first[padding]
-        if deal.lacks_batch(whole):
+        if deal.needs_filler_batch(whole):
             yield from map(StandIn, recent or first)
 
 

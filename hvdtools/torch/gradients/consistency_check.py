@@ -15,9 +15,9 @@ from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 from torch.nn import Parameter
 
-from hvdtools.core import divergence
-from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.log import logger, ranks_in_words
+from hvdtools.core.agreement import Differences, describe_differences, divergence_error
+from hvdtools.core.log import logger
+from hvdtools.core.text import ranks_text
 from hvdtools.torch.checksum import Comparison, checksum, checksums, joint_checksum
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.control_flags import NONFINITE, RoundStatus
@@ -105,7 +105,7 @@ class ConsistencyCheck:
         ranks = [rank for rank, places in enumerate(everyone) if places]
         buckets = [self._due.buckets[index] for index in sorted(set().union(*everyone))]
         logger.warning(
-            f"step {self._due.step}: gradients of {ranks_in_words(ranks)} were NaN or infinite "
+            f"step {self._due.step}: gradients of {ranks_text(ranks)} were NaN or infinite "
             f"({self._bad_names(buckets)}), and after averaging they are on every rank."
         )
 
@@ -133,9 +133,7 @@ class ConsistencyCheck:
             differences = due.comparison.conclude()
             if differences:
                 where = self._in_words(due, differences)
-                raise HvdtoolsError(
-                    f"Replicas diverged at step {due.step}: {where}; {divergence.REMEDY}."
-                )
+                raise divergence_error(where, f"at step {due.step}")
 
     def conclude_at_exit(self, until_s: float) -> None:
         """Read the last comparison, and with it wait for the ranks that are a step behind.
@@ -157,7 +155,7 @@ class ConsistencyCheck:
         except HorovodInternalError:
             return  # another rank failed, and says why
 
-    def _in_words(self, due: _Due, differences: divergence.Differences) -> str:
+    def _in_words(self, due: _Due, differences: Differences) -> str:
         """Which ranks differ in which weights; looked for one by one, as they are by now."""
         count = len(due.buckets)
         suspects = [
@@ -167,10 +165,10 @@ class ConsistencyCheck:
             names = [f"the weight {name}" for name in self._names(suspects)]
             now = Comparison(checksums(suspects), f"{self._label}.weights").conclude()
             if now:
-                return divergence.in_words(now, names)
+                return describe_differences(now, names)
         names = [f"the weights of bucket {index + 1}" for index in range(count)]
         names += [f"the averaged gradients of bucket {index + 1}" for index in range(count)]
-        return divergence.in_words(differences, names)
+        return describe_differences(differences, names)
 
 
 _checks: weakref.WeakSet[ConsistencyCheck] = weakref.WeakSet()

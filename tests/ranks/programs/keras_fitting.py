@@ -1,7 +1,7 @@
-"""What the programs of checks on model.fit share: data, networks, fits with ranks and alone.
+"""Shared by the checks of model.fit: data, networks, fits on all ranks and in one process.
 
-Rank r has every size-th sample from the r-th on, so that the ranks' batches of one
-step are the joined batch that the process alone takes in that step.
+Rank r has every size-th sample from the r-th on, so that the ranks' batches of one step
+are the combined batch of the one process in that step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ keras.config.set_floatx("float64")
 RNG = np.random.default_rng(7)
 X = RNG.normal(size=(BATCH * SIZE * STEPS, 6))
 Y = (X @ RNG.normal(size=(6, 1)) + RNG.normal(size=(len(X), 1)) > 0.3).astype(float)
-MINE = X[RANK::SIZE], Y[RANK::SIZE]
+OWN_SHARD = X[RANK::SIZE], Y[RANK::SIZE]
 
 
 def metrics() -> list[Any]:
@@ -44,8 +44,8 @@ def prepared(optimizer: Any = None, **options: Any) -> Any:
     return network(hvt.prepare(optimizer or keras.optimizers.SGD(0.2)), **options)
 
 
-def fit(model: Any, *own: Any, data: Any = MINE, epochs: int = 2, **options: Any) -> Any:
-    """Fit on this rank's part; the history."""
+def fit(model: Any, *own: Any, data: Any = OWN_SHARD, epochs: int = 2, **options: Any) -> Any:
+    """Fit on this rank's shard; returns the history."""
     names = ("scale_lr", "warmup_steps", "warmup_epochs", "check_every", "stop_on_signal")
     given = {name: options.pop(name) for name in names if name in options}
     callbacks = hvt.callbacks(*own, **given)
@@ -53,8 +53,8 @@ def fit(model: Any, *own: Any, data: Any = MINE, epochs: int = 2, **options: Any
     return model.fit(*data, epochs=epochs, callbacks=callbacks, **fitting).history
 
 
-def fit_alone(model: Any, *own: Any, epochs: int = 2, **options: Any) -> Any:
-    """Fit on the joined batches; the history."""
+def fit_reference(model: Any, *own: Any, epochs: int = 2, **options: Any) -> Any:
+    """Fit on the combined batches; returns the history."""
     fitting = {"batch_size": BATCH * SIZE, "shuffle": False, "verbose": 0, **options}
     return model.fit(X, Y, epochs=epochs, callbacks=list(own), **fitting).history
 
@@ -64,8 +64,8 @@ def assert_close(ours: Any, theirs: Any) -> None:
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
-def assert_same_weights(model: Any, alone: Any) -> None:
-    assert_close(model.get_weights(), alone.get_weights())
+def assert_same_weights(model: Any, reference: Any) -> None:
+    assert_close(model.get_weights(), reference.get_weights())
 
 
 def assert_same_history(ours: dict[str, Any], theirs: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from worlds import BATCH, WIDTH, OneProcess, Part, ThisRank, World
 
-from hvdtools.rank_wrapper.gpus import gpu_of
+from hvdtools.rank_wrapper.binding import gpu_of
 
 STEPS = 3
 

@@ -1,7 +1,7 @@
-"""Run in every rank: what prepare() does to Keras optimizers, against one process here.
+"""Run in every rank: prepare() on Keras optimizers, compared with one process.
 
-Rank 0 also trains alone, on the joined batches, with a plain optimizer: that is
-what the ranks together have to equal.
+Rank 0 also trains by itself, on the combined batches, with a plain optimizer: the ranks
+together must get the same weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tensorflow as tf
 from checking_base import refused, run_checks
 
 import hvdtools.keras as hvt
-from hvdtools.keras.averaging import averaging_of
+from hvdtools.keras.optimizer import averaging_of
 
 TOPOLOGY = hvt.init()
 keras.config.set_floatx("float64")
@@ -38,7 +38,7 @@ Make = Callable[[], Any]
 
 
 def dense(dtype: str = "float64") -> Any:
-    """`dtype`: of the layers, or their policy."""
+    """`dtype` is that of the layers, or their policy."""
     return keras.Sequential(
         [
             keras.Input((6,)),
@@ -58,7 +58,7 @@ def train(
     epochs: int = 2,
     **compiling: Any,
 ) -> Any:
-    """Fit on every size-th sample; with size 1 on the joined batches. The model."""
+    """Fit on every size-th sample; with size 1 on the combined batches. Returns the model."""
     keras.utils.set_random_seed(3)
     model = build()
     model.compile(optimizer=optimizer, loss="mse", **{"jit_compile": False, **compiling})
@@ -67,35 +67,37 @@ def train(
     return model
 
 
-def train_alone(make: Make, **options: Any) -> list[np.ndarray]:
-    """The weights that one process trains: rank 0 does, and the others hear of it."""
+def train_reference(make: Make, **options: Any) -> list[np.ndarray]:
+    """The weights that one process trains: rank 0 trains and broadcasts them."""
     return hvt.broadcast(train(make(), 0, 1, **options).get_weights() if RANK == 0 else [])
 
 
-def apart(ours: Any, theirs: list[np.ndarray]) -> float:
-    """The largest difference between a model's weights and others, over the size of the weights."""
+def relative_difference(ours: Any, theirs: list[np.ndarray]) -> float:
+    """The largest difference between a model's weights and others, relative to the weights."""
     pairs = zip(ours.get_weights(), theirs, strict=True)
     return max(float(np.abs(a - b).max() / (1e-3 + np.abs(b).max())) for a, b in pairs)
 
 
 def equals_one_process(
-    make: Make, tolerance: float, build_alone: Callable[[], Any] | None = None, **options: Any
+    make: Make, tolerance: float, build_reference: Callable[[], Any] | None = None, **options: Any
 ) -> Any:
-    """Check it, and that training did something. The model of the ranks.
+    """Check it, and that training changed the weights. Returns the ranks' model.
 
-    `build_alone` makes the one process' model where `build`'s would talk to the other ranks.
+    `build_reference` builds the model of the one process if `build`'s would use collectives.
     """
     ours = train(hvt.prepare(make()), RANK, SIZE, **options)
-    theirs = train_alone(make, **options | ({"build": build_alone} if build_alone else {}))
+    theirs = train_reference(
+        make, **options | ({"build": build_reference} if build_reference else {})
+    )
     keras.utils.set_random_seed(3)
     untrained = options.get("build", dense)()
-    assert apart(untrained, theirs) > 1e-3
-    assert apart(ours, theirs) < tolerance, apart(ours, theirs)
-    same_on_all_ranks(ours.get_weights())
+    assert relative_difference(untrained, theirs) > 1e-3
+    assert relative_difference(ours, theirs) < tolerance, relative_difference(ours, theirs)
+    require_same_on_all_ranks(ours.get_weights())
     return ours
 
 
-def same_on_all_ranks(weights: Any) -> None:
+def require_same_on_all_ranks(weights: Any) -> None:
     """Bit for bit."""
     for held in weights:
         others = hvt.gather(held)
@@ -150,14 +152,14 @@ SETTINGS: dict[str, Make] = {
 }
 
 
-def check_every_optimizer_is_tried() -> None:
+def check_every_optimizer_is_tested() -> None:
     known = {
         name
         for name, found in vars(keras.optimizers).items()
         if isinstance(found, type) and issubclass(found, keras.optimizers.Optimizer)
     }
-    tried = {type(make()).__name__ for make in OPTIMIZERS.values()}
-    assert known - tried <= {"Optimizer", "LossScaleOptimizer"}, known - tried
+    tested = {type(make()).__name__ for make in OPTIMIZERS.values()}
+    assert known - tested <= {"Optimizer", "LossScaleOptimizer"}, known - tested
 
 
 def check_optimizers_equal_one_process() -> None:
@@ -182,7 +184,7 @@ def check_settings_equal_one_process() -> None:
 
 def check_many_small_buckets() -> None:
     ours = train(hvt.prepare(OPTIMIZERS["Adam"](), bucket_mib=1e-4), RANK, SIZE)
-    assert apart(ours, train_alone(OPTIMIZERS["Adam"])) < 1e-7
+    assert relative_difference(ours, train_reference(OPTIMIZERS["Adam"])) < 1e-7
 
 
 def check_several_steps_in_one_execution() -> None:
@@ -206,11 +208,14 @@ def check_sparse_gradients() -> None:
     # Only for an optimizer that treats sparse gradients as it does dense ones.
     made_dense = hvt.prepare(OPTIMIZERS["SGD"](), sparse_as_dense=True)
     ours = train(made_dense, RANK, SIZE, embedding, WORDS)
-    assert apart(ours, train_alone(OPTIMIZERS["SGD"], build=embedding, x=WORDS)) < 1e-7
+    assert (
+        relative_difference(ours, train_reference(OPTIMIZERS["SGD"], build=embedding, x=WORDS))
+        < 1e-7
+    )
 
 
 class Unused(keras.Model):
-    """Has a layer that its loss never touches."""
+    """Has a layer that its loss does not use."""
 
     def __init__(self) -> None:
         super().__init__(dtype="float64")
@@ -232,7 +237,7 @@ class Unused(keras.Model):
         return self.used(x)
 
 
-def check_variables_that_the_loss_does_not_touch() -> None:
+def check_variables_that_the_loss_does_not_use() -> None:
     equals_one_process(
         lambda: keras.optimizers.AdamW(0.01, weight_decay=0.5), 1e-7, build=Unused.made
     )
@@ -247,14 +252,14 @@ def check_a_gradient_on_some_ranks_only_is_an_error_on_all() -> None:
     try:
         optimizer.apply(gradients, [first, second])
     except tf.errors.InvalidArgumentError as error:
-        assert "second" in str(error) and "let the loss touch them on every rank" in str(error)
+        assert "second" in str(error) and "let the loss use them on every rank" in str(error)
     else:
         raise AssertionError("nothing was raised")
     assert np.array_equal(first.numpy(), [1.0, 2.0])
 
 
 def check_low_precision_weights() -> None:
-    """bfloat16 and float16 travel, and come back as the mean of what the ranks had."""
+    """bfloat16 and float16 gradients are averaged."""
     for dtype in ("bfloat16", "float16"):
         optimizer = hvt.prepare(keras.optimizers.SGD(1.0))
         variable = tf.Variable(tf.zeros([3], dtype))
@@ -264,7 +269,7 @@ def check_low_precision_weights() -> None:
 
 
 def check_mixed_precision_decides_alike_on_all_ranks() -> None:
-    """An inf on one rank alone: all skip the step and halve the loss scale."""
+    """An inf on one rank: all skip the step and halve the loss scale."""
     keras.utils.set_random_seed(3)
     keras.config.set_dtype_policy("mixed_float16")
     try:
@@ -282,7 +287,7 @@ def check_mixed_precision_decides_alike_on_all_ranks() -> None:
         assert float(model.optimizer.dynamic_scale) == scale / 2
         model.train_on_batch(x[:BATCH], y[:BATCH])
         assert not all(map(np.array_equal, before, model.get_weights()))
-        same_on_all_ranks([*model.get_weights(), model.optimizer.dynamic_scale.numpy()])
+        require_same_on_all_ranks([*model.get_weights(), model.optimizer.dynamic_scale.numpy()])
     finally:
         keras.config.set_dtype_policy("float64")
 
@@ -292,16 +297,16 @@ def half() -> Any:
 
 
 def check_mixed_precision_is_near_one_process() -> None:
-    """float16 rounds a batch of another size otherwise: near, not equal."""
+    """float16 rounds a batch of another size differently: the result is near, not equal."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
         ours = train(hvt.prepare(OPTIMIZERS["SGD"]()), RANK, SIZE, half, X32)
-        theirs = train_alone(OPTIMIZERS["SGD"], build=half, x=X32)
+        theirs = train_reference(OPTIMIZERS["SGD"], build=half, x=X32)
     finally:
         keras.config.set_dtype_policy("float64")
     assert isinstance(ours.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert apart(ours, theirs) < 1e-2
-    same_on_all_ranks(ours.get_weights())
+    assert relative_difference(ours, theirs) < 1e-2
+    require_same_on_all_ranks(ours.get_weights())
 
 
 def normed(synchronized: bool) -> Callable[[], Any]:
@@ -323,7 +328,7 @@ def check_batch_norm_synchronized() -> None:
 
 
 def branches(synchronized: bool) -> Callable[[], Any]:
-    """Several layers of one width, beside each other."""
+    """Several parallel layers of one width."""
 
     def build() -> Any:
         inputs = keras.Input((6,))
@@ -351,7 +356,7 @@ def check_a_mask_and_synchronized_statistics_are_refused() -> None:
 
 
 def check_batch_norm_of_images_and_float16() -> None:
-    """Several axes, and an input that Keras casts to float32 for its statistics."""
+    """Several axes, and an input that Keras casts to float32 for the statistics."""
     for dtype, tolerance in (("float64", 1e-9), ("float16", 1e-2)):
         layer = keras.layers.BatchNormalization(synchronized=True, dtype=dtype)
         images = np.random.default_rng(1).normal(size=(4 * SIZE, 3, 3, 2)).astype(dtype)
@@ -365,7 +370,7 @@ def check_batch_norm_otherwise_local() -> None:
     if SIZE == 1:
         return
     model = train(hvt.prepare(OPTIMIZERS["SGD"]()), RANK, SIZE, normed(False))
-    same_on_all_ranks([w.numpy() for w in model.trainable_weights])
+    require_same_on_all_ranks([w.numpy() for w in model.trainable_weights])
     statistics = [w.numpy() for w in model.non_trainable_weights]
     assert not np.array_equal(*hvt.gather(statistics[0])[:2])
 
@@ -383,13 +388,13 @@ def check_a_subclass_and_a_copy() -> None:
     equals_one_process(lambda: Halved(0.05), 1e-7)
     optimizer = hvt.prepare(Halved(0.05))
     assert type(optimizer) is Halved
-    # Keras makes a copy from the configuration: it is another optimizer, to be prepared.
+    # Keras copies by configuration: the copy is another optimizer, which is not prepared.
     copied = copy.deepcopy(hvt.prepare(OPTIMIZERS["Adam"]()))
     assert averaging_of(copied) is None
     hvt.prepare(Halved.from_config(optimizer.get_config()))
 
 
-def check_two_models_in_turns() -> None:
+def check_two_models_in_alternation() -> None:
     pair = [train(hvt.prepare(OPTIMIZERS["Adam"]()), RANK, SIZE, epochs=1) for _ in range(2)]
     plain = [train(OPTIMIZERS["Adam"](), 0, 1, epochs=1) for _ in range(2)]
     for step in range(3):
@@ -399,12 +404,13 @@ def check_two_models_in_turns() -> None:
             ours.train_on_batch(x[RANK::SIZE], y[RANK::SIZE])
             theirs.train_on_batch(x, y)
     assert all(
-        apart(ours, theirs.get_weights()) < 1e-7 for ours, theirs in zip(pair, plain, strict=True)
+        relative_difference(ours, theirs.get_weights()) < 1e-7
+        for ours, theirs in zip(pair, plain, strict=True)
     )
 
 
-def check_a_loaded_model_goes_on() -> None:
-    """Saved half way by rank 0, loaded on every rank: equal to training without a stop."""
+def check_a_loaded_model_resumes() -> None:
+    """Saved half way by rank 0, loaded on every rank: equal to uninterrupted training."""
     file = Path(hvt.broadcast(tempfile.mkdtemp())) / "model.keras"
     half_way = train(hvt.prepare(OPTIMIZERS["Adam"]()), RANK, SIZE, epochs=1)
     if RANK == 0:
@@ -412,11 +418,11 @@ def check_a_loaded_model_goes_on() -> None:
     hvt.broadcast(None)
     model = hvt.prepare(keras.saving.load_model(file))
     model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
-    assert apart(model, train_alone(OPTIMIZERS["Adam"])) < 1e-7
+    assert relative_difference(model, train_reference(OPTIMIZERS["Adam"])) < 1e-7
 
 
 def check_save_and_load() -> None:
-    """One file from rank 0, which the others need not see."""
+    """One file from rank 0, which the others cannot see."""
     folder = Path(tempfile.mkdtemp())  # another on each rank
     file = folder / "model.keras"
     half_way = train(hvt.prepare(OPTIMIZERS["AdamW"]()), RANK, SIZE, epochs=1)
@@ -424,8 +430,8 @@ def check_save_and_load() -> None:
     assert [other.name for other in folder.iterdir()] == (["model.keras"] if RANK == 0 else [])
     model = hvt.load(file)
     model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
-    assert apart(model, train_alone(OPTIMIZERS["AdamW"])) < 1e-7
-    refused("ends in .keras", lambda: hvt.save(folder / "model.h5", model))
+    assert relative_difference(model, train_reference(OPTIMIZERS["AdamW"])) < 1e-7
+    refused("must end in .keras", lambda: hvt.save(folder / "model.h5", model))
     refused("load() could not read", lambda: hvt.load(folder / "absent.keras"))
     if RANK == 0:
         (folder / "bad.keras").write_text("no model")
@@ -439,9 +445,9 @@ def check_saving_in_the_middle_of_an_accumulation() -> None:
     half_way = train(hvt.prepare(make()), RANK, SIZE, epochs=1)  # 6 steps: 2 are added up
     hvt.save(file, half_way)
     model = hvt.load(file)
-    for going_on in (model, half_way):
-        going_on.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
-        assert apart(going_on, train_alone(make)) < 1e-7
+    for each in (model, half_way):
+        each.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, shuffle=False, verbose=0)
+        assert relative_difference(each, train_reference(make)) < 1e-7
 
 
 def check_the_replica_check_of_a_model() -> None:
@@ -454,7 +460,7 @@ def check_the_replica_check_of_a_model() -> None:
     assert moment.path in refused("Replicas diverged", lambda: hvt.assert_in_sync(model))
 
 
-LOADS_ALONE = """
+LOAD_WITHOUT_HOROVOD = """
 import importlib.abc, sys
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
@@ -480,7 +486,7 @@ def check_a_saved_model_needs_neither_horovod_nor_hvdtools() -> None:
         np.save(array, X[:4])
         job = {k: v for k, v in os.environ.items() if not k.startswith(("HOROVOD_", "OMPI_"))}
         done = subprocess.run(
-            [sys.executable, "-c", LOADS_ALONE, str(file), str(array)],
+            [sys.executable, "-c", LOAD_WITHOUT_HOROVOD, str(file), str(array)],
             capture_output=True,
             text=True,
             env=job,
@@ -490,7 +496,7 @@ def check_a_saved_model_needs_neither_horovod_nor_hvdtools() -> None:
         assert np.allclose(np.load(array), model.predict(X[:4], verbose=0))
 
 
-def check_xla_is_a_clear_sentence() -> None:
+def check_xla_is_refused() -> None:
     if SIZE == 1:
         return
     compiled = {"epochs": 1, "jit_compile": True}
@@ -500,24 +506,26 @@ def check_xla_is_a_clear_sentence() -> None:
     )
 
 
-def check_a_compiled_model_leaves_xla() -> None:
+def check_a_compiled_model_without_xla() -> None:
     keras.utils.set_random_seed(3)
     model = dense()
     model.compile(optimizer=OPTIMIZERS["SGD"](), loss="mse", jit_compile=True)
     hvt.prepare(model)
     model.fit(X[RANK::SIZE], Y[RANK::SIZE], BATCH, epochs=2, shuffle=False, verbose=0)
-    assert apart(model, train_alone(OPTIMIZERS["SGD"])) < 1e-7
+    assert relative_difference(model, train_reference(OPTIMIZERS["SGD"])) < 1e-7
 
 
 def check_plain_horovod_does_not_average_and_prepare_does() -> None:
-    """The fault that this room exists for, kept where it can be seen."""
+    """The fault that this package works around."""
     import horovod.tensorflow.keras as plain
 
     if SIZE == 1:
         return
     wrapped = train(plain.DistributedOptimizer(OPTIMIZERS["SGD"]()), RANK, SIZE)
     kernels = hvt.gather(wrapped.get_weights()[0])
-    assert not np.allclose(kernels[0], kernels[1]), "plain Horovod averages again: rejoice"
+    assert not np.allclose(kernels[0], kernels[1]), (
+        "plain Horovod averages: this package may be superfluous"
+    )
     equals_one_process(OPTIMIZERS["SGD"], 1e-7)
 
 

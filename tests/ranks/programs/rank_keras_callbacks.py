@@ -1,4 +1,4 @@
-"""Run in every rank: what callbacks() makes of model.fit, against one process here."""
+"""Run in every rank: model.fit with callbacks(), compared with one process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from checking_base import heard, refused, run_checks
 from keras_fitting import (
     BATCH,
     LAST,
-    MINE,
+    OWN_SHARD,
     RANK,
     SIZE,
     STEPS,
@@ -30,7 +30,7 @@ from keras_fitting import (
     assert_same_weights,
     compiled,
     fit,
-    fit_alone,
+    fit_reference,
     network,
     prepared,
 )
@@ -39,7 +39,7 @@ import hvdtools.keras as hvt
 
 
 class At(keras.callbacks.Callback):
-    """Does something on one rank, after a number of steps."""
+    """Runs `action` on one rank, after a number of steps."""
 
     def __init__(self, rank: int, step: int, action: Callable[[Any], None]) -> None:
         super().__init__()
@@ -52,59 +52,59 @@ class At(keras.callbacks.Callback):
             self.action(self.model)
 
 
-def ask_to_stop(model: Any) -> None:
+def request_stop(model: Any) -> None:
     model.stop_training = True
 
 
 # -- stopping --------------------------------------------------------------------
 
 
-def check_early_stopping_stops_all_in_one_epoch() -> None:
-    """By a loss that goes down on rank 0 for ever, and up on the others."""
-    model, alone = prepared(), network(keras.optimizers.SGD(0.2))
-    everyones = Y.copy()
+def check_early_stopping_stops_all_in_the_same_epoch() -> None:
+    """With a loss that keeps falling on rank 0, and rises on the others."""
+    model, reference = prepared(), network(keras.optimizers.SGD(0.2))
+    labels = Y.copy()
     for rank in range(1, SIZE):
-        everyones[rank::SIZE] = 1 - everyones[rank::SIZE]
+        labels[rank::SIZE] = 1 - labels[rank::SIZE]
 
     def stopping() -> Any:
         return keras.callbacks.EarlyStopping("val_loss", patience=1, start_from_epoch=3)
 
-    ours = fit(model, stopping(), epochs=9, validation_data=(MINE[0], everyones[RANK::SIZE]))
-    theirs = fit_alone(alone, stopping(), epochs=9, validation_data=(X, everyones))
+    ours = fit(model, stopping(), epochs=9, validation_data=(OWN_SHARD[0], labels[RANK::SIZE]))
+    theirs = fit_reference(reference, stopping(), epochs=9, validation_data=(X, labels))
     assert_same_history(ours, theirs)
     assert 3 < len(ours["loss"]) < 9, ours
-    assert_same_weights(model, alone)
+    assert_same_weights(model, reference)
     assert model.stop_training
 
 
-def check_a_rank_that_asks_in_mid_epoch_stops_all() -> None:
-    for asked_in, steps, when in (
+def check_a_request_in_mid_epoch_stops_all() -> None:
+    for request_step, steps, when in (
         (2, 2, "after step 2"),
         (6, 8, "after step 8"),
         (9, 10, "after epoch 2"),
     ):
         model = prepared()
         with heard() as lines:
-            ours = fit(model, At(LAST, asked_in, ask_to_stop), epochs=3, check_every=4)
-        assert int(model.optimizer.iterations) == steps, asked_in
+            ours = fit(model, At(LAST, request_step, request_stop), epochs=3, check_every=4)
+        assert int(model.optimizer.iterations) == steps, request_step
         assert len(ours["loss"]) == -(-steps // STEPS)
-        assert RANK or f"training stops {when}: rank {LAST} asked for it" in lines, lines
-        fit(model, epochs=1)  # the wish is forgotten
+        assert RANK or f"training stops {when}: requested by rank {LAST}" in lines, lines
+        fit(model, epochs=1)  # the request is cleared
         assert int(model.optimizer.iterations) == steps + STEPS
 
 
-def check_a_signal_stops_all_where_that_is_wanted() -> None:
+def check_a_signal_stops_all_if_enabled() -> None:
     model = prepared()
-    signalled = At(LAST, 2, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
-    fit(model, signalled, epochs=3, check_every=1, stop_on_signal=True)
+    signaled = At(LAST, 2, lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    fit(model, signaled, epochs=3, check_every=1, stop_on_signal=True)
     assert int(model.optimizer.iterations) == 2
     assert hvt.stop_requested()
-    fit(model, epochs=1)  # without the option nothing of it is left
+    fit(model, epochs=1)  # without the option the signal has no effect
     assert int(model.optimizer.iterations) == 2 + STEPS
 
 
 def check_a_request_from_another_thread() -> None:
-    """Such as a signal's: it comes while the step runs, between all callbacks."""
+    """It comes while the step runs, between callbacks, as from a signal handler."""
     model = prepared()
 
     def batches() -> Any:
@@ -123,29 +123,29 @@ def check_a_request_from_another_thread() -> None:
 
 def check_steps_per_execution() -> None:
     model = prepared(steps_per_execution=2)
-    alone = network(keras.optimizers.SGD(0.2), steps_per_execution=2)
-    assert_same_history(fit(model, check_every=2), fit_alone(alone))
-    assert_same_weights(model, alone)
-    fit(model, At(LAST, 1, ask_to_stop), check_every=2)  # as soon as 2 steps are done
+    reference = network(keras.optimizers.SGD(0.2), steps_per_execution=2)
+    assert_same_history(fit(model, check_every=2), fit_reference(reference))
+    assert_same_weights(model, reference)
+    fit(model, At(LAST, 1, request_stop), check_every=2)  # as soon as 2 steps are done
     assert int(model.optimizer.iterations) == 2 * STEPS + 2
 
 
-# -- the start -------------------------------------------------------------------
+# -- the initial state -------------------------------------------------------------------
 
 
-def check_all_begin_with_rank_0s_weights_and_state() -> None:
+def check_all_start_with_rank_0s_weights_and_state() -> None:
     model = prepared(keras.optimizers.Adam(0.1 + RANK), seed=RANK)
-    alone = network(keras.optimizers.Adam(0.1), seed=0)
-    for one, steps in ((model, 5 + RANK), (alone, 5)):
+    reference = network(keras.optimizers.Adam(0.1), seed=0)
+    for one, steps in ((model, 5 + RANK), (reference, 5)):
         one.optimizer.build(one.trainable_variables)
         one.optimizer.iterations.assign(steps)
     fit(model)
-    fit_alone(alone)
-    assert_same_weights(model, alone)
+    fit_reference(reference)
+    assert_same_weights(model, reference)
 
 
 class Unbuilt(keras.Model):
-    """Makes its layers' variables with the first batch."""
+    """Creates its layers' variables with the first batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,12 +164,12 @@ def check_models_that_are_built_by_their_first_batch() -> None:
         keras.utils.set_random_seed(RANK)
         model = compiled(build(), hvt.prepare(keras.optimizers.Adam(0.1)), metrics=["accuracy"])
         keras.utils.set_random_seed(0)
-        alone = compiled(build(), keras.optimizers.Adam(0.1), metrics=["accuracy"])
-        data = wrap(MINE[0]), MINE[1]
+        reference = compiled(build(), keras.optimizers.Adam(0.1), metrics=["accuracy"])
+        data = wrap(OWN_SHARD[0]), OWN_SHARD[1]
         ours = fit(model, data=data, scale_lr="none", sample_weight=weights[RANK::SIZE])
         fitting = {"batch_size": BATCH * SIZE, "shuffle": False, "verbose": 0}
-        history = alone.fit(wrap(X), Y, epochs=2, sample_weight=weights, **fitting).history
-        assert_same_weights(model, alone)
+        history = reference.fit(wrap(X), Y, epochs=2, sample_weight=weights, **fitting).history
+        assert_same_weights(model, reference)
         assert_same_history(ours, history)
 
 
@@ -177,7 +177,7 @@ def seeds_of(model: Any) -> Any:
     return np.stack([np.asarray(layer.seed_generator.state) for layer in model.layers[::2]])
 
 
-def check_each_rank_drops_other_numbers() -> None:
+def check_dropout_differs_between_ranks() -> None:
     keras.utils.set_random_seed(RANK)
     layers = [keras.layers.Dropout(0.5), keras.layers.Dense(1), keras.layers.Dropout(0.5)]
     model = compiled(
@@ -192,7 +192,7 @@ def check_each_rank_drops_other_numbers() -> None:
     assert len({int(seed) for state in first for seed in state[:, 0]}) == 2 * SIZE
     for one, two in zip(first, second, strict=True):
         assert np.array_equal(one[:, 0], two[:, 0])  # once, not twice
-        assert (two[:, 1] > one[:, 1]).all()  # and no number comes again
+        assert (two[:, 1] > one[:, 1]).all()  # and no random number is repeated
 
 
 def shared_folder() -> Path:
@@ -203,19 +203,19 @@ def check_a_backup_of_rank_0_is_resumed_by_all() -> None:
     folder = shared_folder()
 
     def backup() -> Any:
-        # Another rank's would be an empty folder, even if it were looked at.
+        # Other ranks' folders stay empty.
         return keras.callbacks.BackupAndRestore(folder / str(RANK), delete_checkpoint=False)
 
     fit(prepared(keras.optimizers.Adam(0.05)), backup(), epochs=2)
     resumed = prepared(keras.optimizers.Adam(0.05), seed=10 + RANK)
     ours = fit(resumed, backup(), epochs=4)
-    alone = network(keras.optimizers.Adam(0.05))
-    theirs = fit_alone(alone, epochs=4)
-    assert_same_weights(resumed, alone)
+    reference = network(keras.optimizers.Adam(0.05))
+    theirs = fit_reference(reference, epochs=4)
+    assert_same_weights(resumed, reference)
     assert_close(ours["loss"], theirs["loss"][2:])
 
 
-# -- rank 0 alone ----------------------------------------------------------------
+# -- only on rank 0 ----------------------------------------------------------------
 
 
 class Count(keras.callbacks.Callback):
@@ -227,7 +227,7 @@ class Count(keras.callbacks.Callback):
         self.epochs += 1
 
 
-def check_rank_0_alone_writes() -> None:
+def check_only_rank_0_writes() -> None:
     folder = shared_folder()
     model = prepared()
     everywhere, once = Count(), Count()
@@ -250,11 +250,11 @@ def check_rank_0_alone_writes() -> None:
     assert type(saved.optimizer) is keras.optimizers.SGD
 
 
-def check_rank_0_alone_prints() -> None:
+def check_only_rank_0_prints() -> None:
     console = io.StringIO()
     with contextlib.redirect_stdout(console):
         stopping = keras.callbacks.EarlyStopping("loss", min_delta=9, verbose=1)
-        ours = fit(prepared(), stopping, verbose=1, epochs=3, validation_data=MINE)
+        ours = fit(prepared(), stopping, verbose=1, epochs=3, validation_data=OWN_SHARD)
     printed = console.getvalue()
     if RANK:
         assert printed == ""
@@ -269,7 +269,7 @@ def check_rank_0_alone_prints() -> None:
 
 
 class Halved(keras.optimizers.schedules.LearningRateSchedule):
-    """In float64, which Keras' own schedules are not."""
+    """In float64, unlike Keras' own schedules."""
 
     def __call__(self, step: Any) -> Any:
         return 0.2 * tf.cast(0.5, tf.float64) ** (tf.cast(step, tf.float64) / STEPS)
@@ -295,26 +295,26 @@ def check_scaled_rates_equal_one_process_schedule() -> None:
         (decay, decay, {"scale_lr": "linear", "warmup_epochs": 1.4}, SIZE, 7, "lr schedule -> sch"),
     ):
         model = prepared(keras.optimizers.SGD(rate, momentum=0.9))
-        alone = network(keras.optimizers.SGD(Scaled(base, factor, steps), momentum=0.9))
+        reference = network(keras.optimizers.SGD(Scaled(base, factor, steps), momentum=0.9))
         with heard() as lines:
             fit(model, **options)
-            fit(model, epochs=1, **options)  # goes on where the first ended
-        fit_alone(alone, epochs=3)
-        assert_same_weights(model, alone)
-        told = [said for said in lines if said.startswith("lr ")]
-        assert len(told) == (2 if RANK == 0 else 0), lines
-        assert SIZE == 1 or all(line in said for said in told), told
+            fit(model, epochs=1, **options)  # continues where the first ended
+        fit_reference(reference, epochs=3)
+        assert_same_weights(model, reference)
+        logged = [each for each in lines if each.startswith("lr ")]
+        assert len(logged) == (2 if RANK == 0 else 0), lines
+        assert SIZE == 1 or all(line in each for each in logged), logged
         assert rate is decay or float(model.optimizer.learning_rate) == rate
 
 
-def check_scaling_in_the_second_fit_alone() -> None:
-    """A step that was traced with another factor is traced anew."""
-    model, alone = prepared(keras.optimizers.SGD(0.1)), network(keras.optimizers.SGD(0.1))
+def check_scaling_only_in_the_second_fit() -> None:
+    """A step that was traced with another factor is traced again."""
+    model, reference = prepared(keras.optimizers.SGD(0.1)), network(keras.optimizers.SGD(0.1))
     for policy, factor in (("none", 1), ("linear", SIZE), ("none", 1)):
         fit(model, epochs=1, scale_lr=policy)
-        alone.optimizer.learning_rate = 0.1 * factor
-        fit_alone(alone, epochs=1)
-    assert_same_weights(model, alone)
+        reference.optimizer.learning_rate = 0.1 * factor
+        fit_reference(reference, epochs=1)
+    assert_same_weights(model, reference)
 
 
 def check_a_rate_that_a_callback_lowers() -> None:
@@ -322,16 +322,16 @@ def check_a_rate_that_a_callback_lowers() -> None:
         return keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=9)
 
     model = prepared(keras.optimizers.SGD(0.1))
-    alone = network(keras.optimizers.SGD(0.1 * SIZE))
+    reference = network(keras.optimizers.SGD(0.1 * SIZE))
     ours = fit(model, plateau(), epochs=4, scale_lr="linear")
-    theirs = fit_alone(alone, plateau(), epochs=4)
-    assert_same_weights(model, alone)
+    theirs = fit_reference(reference, plateau(), epochs=4)
+    assert_same_weights(model, reference)
     assert_close(np.array(ours["learning_rate"]) * SIZE, theirs["learning_rate"])
     assert ours["learning_rate"][-1] < 0.1
 
 
 def check_warm_up_counts_optimizer_steps() -> None:
-    """Of two batches each, where gradients are accumulated."""
+    """With accumulation over two batches a step."""
     options = {"gradient_accumulation_steps": 2}
     model = prepared(keras.optimizers.SGD(0.2, **options))
     fit(model, epochs=1, scale_lr="linear", warmup_epochs=4)
@@ -354,31 +354,31 @@ def check_warm_up_epochs_of_unknown_length_are_refused() -> None:
         output_signature=(tf.TensorSpec((None, 6)), tf.TensorSpec((None, 1))),
     )
     options = {"scale_lr": "linear", "warmup_epochs": 2, "batch_size": None}
-    sentence = "warmup_epochs=2 needs the number of steps in an epoch"
-    refused(sentence, lambda: fit(prepared(), data=(data,), **options))
+    message = "warmup_epochs=2 needs the number of steps in an epoch"
+    refused(message, lambda: fit(prepared(), data=(data,), **options))
 
 
-# -- what goes wrong -------------------------------------------------------------
+# -- errors -------------------------------------------------------------
 
 
-def check_diverged_weights_are_named() -> None:
-    def part_from_others(model: Any) -> None:
+def check_the_error_names_diverged_weights() -> None:
+    def diverge(model: Any) -> None:
         kernel = model.layers[1].kernel
         kernel.assign(kernel + np.eye(*kernel.shape) * 1e-15)
 
-    sentence = f"at step 5: rank {LAST} differs from the others in the variable "
-    own = At(LAST, 4, part_from_others)
-    said = refused(sentence, lambda: fit(prepared(), own, check_every=5, epochs=9))
-    assert "kernel" in said
-    own = At(LAST, 10, part_from_others)
-    sentence = f"at the end of training: rank {LAST} differs"
-    refused(sentence, lambda: fit(prepared(), own, check_every=99))
+    message = f"at step 5: rank {LAST} differs from the others in the variable "
+    own = At(LAST, 4, diverge)
+    error = refused(message, lambda: fit(prepared(), own, check_every=5, epochs=9))
+    assert "kernel" in error
+    own = At(LAST, 10, diverge)
+    message = f"at the end of training: rank {LAST} differs"
+    refused(message, lambda: fit(prepared(), own, check_every=99))
     own = At(LAST, 2, lambda model: model.optimizer.learning_rate.assign(3))
-    sentence = f"at step 2: rank {LAST} differs from the others in the variable"
-    assert "learning_rate" in refused(sentence, lambda: fit(prepared(), own))
+    message = f"at step 2: rank {LAST} differs from the others in the variable"
+    assert "learning_rate" in refused(message, lambda: fit(prepared(), own))
 
 
-def check_statistics_of_local_batches_may_differ() -> None:
+def check_local_statistics_may_differ() -> None:
     for synchronized in (False, True):
         normalize = keras.layers.BatchNormalization(synchronized=synchronized)
         layers = [keras.Input((6,)), normalize, keras.layers.Dense(1, "sigmoid")]
@@ -388,22 +388,22 @@ def check_statistics_of_local_batches_may_differ() -> None:
         assert np.array_equal(means[0], means[-1]) == synchronized
 
 
-def check_different_arguments_are_refused_by_all() -> None:
-    rows = len(MINE[0]) - (BATCH if RANK == LAST else 0)
-    data = MINE[0][:rows], MINE[1][:rows]
-    sentence = f"steps is 5 on rank 0 and 4 on rank {LAST}; hvt.shard() gives"
-    refused(sentence, lambda: fit(prepared(), data=data))
+def check_different_arguments_are_refused() -> None:
+    rows = len(OWN_SHARD[0]) - (BATCH if RANK == LAST else 0)
+    data = OWN_SHARD[0][:rows], OWN_SHARD[1][:rows]
+    message = f"steps is 5 on rank 0 and 4 on rank {LAST}; hvt.shard() gives"
+    refused(message, lambda: fit(prepared(), data=data))
     model = prepared()
-    sentence = f"epochs is 2 on rank 0 and 3 on rank {LAST}; give every rank the same epochs"
-    refused(sentence, lambda: fit(model, epochs=2 + (RANK == LAST)))
+    message = f"epochs is 2 on rank 0 and 3 on rank {LAST}; give every rank the same epochs"
+    refused(message, lambda: fit(model, epochs=2 + (RANK == LAST)))
     refused("check_every is ", lambda: fit(model, check_every=7 + RANK))
     fit(model)
     start = int(RANK == LAST)
-    sentence = f"at the end of epoch 1 and rank {LAST} at the end of epoch 2"
-    refused(sentence, lambda: fit(model, initial_epoch=start))
+    message = f"at the end of epoch 1 and rank {LAST} at the end of epoch 2"
+    refused(message, lambda: fit(model, initial_epoch=start))
 
 
-def check_different_models_are_refused_by_all() -> None:
+def check_different_models_are_refused() -> None:
     layers = [keras.Input((6,)), keras.layers.Dense(1 + (RANK == LAST)), keras.layers.Dense(1)]
     model = compiled(keras.Sequential(layers), hvt.prepare(keras.optimizers.SGD(0.1)))
     refused("The ranks built different models", lambda: fit(model))
@@ -413,17 +413,17 @@ def check_different_models_are_refused_by_all() -> None:
 
 def check_an_optimizer_that_is_not_prepared_is_refused() -> None:
     model = network(keras.optimizers.Adam(0.1))
-    sentence = "The model's optimizer (Adam) is not prepared"
-    refused(sentence, lambda: fit(model))
+    message = "The model's optimizer (Adam) is not prepared"
+    refused(message, lambda: fit(model))
     fit(hvt.prepare(model), epochs=1)
 
 
 def check_xla_is_turned_off() -> None:
     model = prepared(jit_compile=True)
-    alone = network(keras.optimizers.SGD(0.2))
+    reference = network(keras.optimizers.SGD(0.2))
     fit(model)
-    fit_alone(alone)
-    assert_same_weights(model, alone)
+    fit_reference(reference)
+    assert_same_weights(model, reference)
     model.compile(optimizer=model.optimizer, loss="binary_crossentropy", jit_compile=True)
     fit(model, epochs=1)
 
@@ -432,10 +432,10 @@ def check_loss_scaling() -> None:
     def optimizer() -> Any:
         return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.2), initial_scale=8.0)
 
-    model, alone = prepared(optimizer(), seed=RANK), network(optimizer(), seed=0)
+    model, reference = prepared(optimizer(), seed=RANK), network(optimizer(), seed=0)
     fit(model)
-    fit_alone(alone)
-    assert_same_weights(model, alone)
+    fit_reference(reference)
+    assert_same_weights(model, reference)
 
 
 def check_rates_within_a_multi_optimizer_are_refused() -> None:
@@ -447,14 +447,14 @@ def check_rates_within_a_multi_optimizer_are_refused() -> None:
 
 
 def check_mixed_precision_of_keras_own_wrapping() -> None:
-    """compile() wraps the prepared optimizer; one rank's inf in mid-epoch skips all ranks' step."""
+    """compile() wraps the prepared optimizer; one rank's inf skips the step on all ranks."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
         model = prepared()
-        x = MINE[0].copy()
+        x = OWN_SHARD[0].copy()
         if RANK == LAST:
             x[BATCH] = np.inf  # in step 2
-        fit(model, data=(x, MINE[1]), epochs=1, check_every=1)
+        fit(model, data=(x, OWN_SHARD[1]), epochs=1, check_every=1)
     finally:
         keras.config.set_dtype_policy("float64")
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -464,7 +464,7 @@ def check_mixed_precision_of_keras_own_wrapping() -> None:
 
 
 class Pair(keras.Model):
-    """As Keras' GANs: two networks, two optimizers, a `compile` and a `train_step` of its own."""
+    """As Keras' GANs: two networks and optimizers, a custom `compile` and `train_step`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -480,12 +480,12 @@ class Pair(keras.Model):
     def train_step(self, data: Any) -> dict[str, Any]:
         x, y = data
         with tf.GradientTape(persistent=True) as tape:
-            apart = tf.reduce_mean(tf.square(self.one(x) - self.other(x) - y))
+            difference = tf.reduce_mean(tf.square(self.one(x) - self.other(x) - y))
             loss = tf.reduce_mean(tf.square(self.other(x) - y))
         of_one, of_other = self.one.trainable_weights, self.other.trainable_weights
-        self.first.apply(tape.gradient(apart, of_one), of_one)
+        self.first.apply(tape.gradient(difference, of_one), of_one)
         self.second.apply(tape.gradient(loss, of_other), of_other)
-        return {"apart": apart, "loss": loss}
+        return {"difference": difference, "loss": loss}
 
 
 def check_two_networks_with_an_optimizer_each() -> None:
@@ -494,10 +494,10 @@ def check_two_networks_with_an_optimizer_each() -> None:
         model.compile(prepare(keras.optimizers.Adam(0.02)), prepare(keras.optimizers.SGD(0.1)))
         return model
 
-    ours, alone = made(hvt.prepare), made(lambda optimizer: optimizer)
-    mine, theirs = fit(ours, scale_lr="none"), fit_alone(alone)
-    assert_same_weights(ours, alone)
-    assert_same_history(mine, theirs)
+    ours, reference = made(hvt.prepare), made(lambda optimizer: optimizer)
+    history, expected = fit(ours, scale_lr="none"), fit_reference(reference)
+    assert_same_weights(ours, reference)
+    assert_same_history(history, expected)
     hvt.assert_in_sync(ours)
     half = Pair()
     half.compile(hvt.prepare(keras.optimizers.Adam()), keras.optimizers.SGD())
@@ -505,20 +505,20 @@ def check_two_networks_with_an_optimizer_each() -> None:
 
 
 def check_a_checkpoint_in_the_middle_of_an_accumulation() -> None:
-    """An epoch ends with gradients added up; the file of rank 0 goes on as all ranks would."""
+    """An epoch ends with accumulated gradients; rank 0's file resumes as all ranks would."""
     make = lambda: keras.optimizers.SGD(0.2, gradient_accumulation_steps=2)  # noqa: E731
     file = Path(hvt.broadcast(tempfile.mkdtemp())) / "model.keras"
     fit(prepared(make()), keras.callbacks.ModelCheckpoint(file), epochs=1)
     hvt.broadcast(None)
     model = hvt.load(file)
     fit(model, epochs=1)
-    alone = network(make())
-    fit_alone(alone, epochs=2)
-    assert_same_weights(model, alone)
+    reference = network(make())
+    fit_reference(reference, epochs=2)
+    assert_same_weights(model, reference)
 
 
 def check_two_optimizers_over_two_fits() -> None:
-    """A network that a first batch builds, Keras' own RMSprop with it: not what trains it."""
+    """The first batch builds the model, also Keras' default RMSprop, which does not train it."""
 
     class Called(Pair):
         def call(self, x: Any) -> Any:
@@ -528,14 +528,14 @@ def check_two_optimizers_over_two_fits() -> None:
     model.compile(hvt.prepare(keras.optimizers.SGD(0.1)), hvt.prepare(keras.optimizers.SGD(0.1)))
     fit(model, epochs=1)
     fit(model, epochs=1)
-    alone = Called()
-    alone.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
-    fit_alone(alone, epochs=1)
-    fit_alone(alone, epochs=1)
-    assert_same_weights(model, alone)
+    reference = Called()
+    reference.compile(keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.1))
+    fit_reference(reference, epochs=1)
+    fit_reference(reference, epochs=1)
+    assert_same_weights(model, reference)
 
 
-def check_a_request_that_is_taken_back() -> None:
+def check_a_request_that_is_withdrawn() -> None:
     class AtLeast(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             if epoch < 4:
@@ -545,22 +545,22 @@ def check_a_request_that_is_taken_back() -> None:
     assert len(fit(prepared(), early, AtLeast(), epochs=9)["loss"]) == 5
 
 
-def check_layers_adapted_to_a_part_are_refused() -> None:
+def check_layers_adapted_to_a_shard_are_refused() -> None:
     if SIZE == 1:
         return
-    for data, sentence in ((MINE[0], "was adapted to other data on rank 1"), (X, None)):
+    for data, message in ((OWN_SHARD[0], "was adapted to different data on rank 1"), (X, None)):
         scale = keras.layers.Normalization()
         scale.adapt(data)
         net = keras.Sequential([keras.Input((6,)), scale, keras.layers.Dense(1, "sigmoid")])
         model = compiled(net, hvt.prepare(keras.optimizers.SGD(0.1)))
-        if sentence:
-            refused(sentence, lambda model=model: fit(model))
+        if message:
+            refused(message, lambda model=model: fit(model))
         else:
             fit(model, epochs=1)
 
 
 class Codebook(keras.layers.Layer):
-    """Counts this rank's own samples."""
+    """Its state depends on this rank's samples."""
 
     def build(self, shape: Any) -> None:
         self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False)
@@ -570,7 +570,7 @@ class Codebook(keras.layers.Layer):
         return x
 
 
-def check_layers_with_state_of_their_own() -> None:
+def check_layers_with_local_state() -> None:
     if SIZE == 1:
         return
     book = Codebook()
@@ -578,19 +578,19 @@ def check_layers_with_state_of_their_own() -> None:
     model = compiled(net, hvt.prepare(keras.optimizers.SGD(0.2)))
     refused("Replicas diverged", lambda: fit(model))
     fitting = {"batch_size": BATCH, "shuffle": False, "verbose": 0}
-    model.fit(*MINE, callbacks=hvt.callbacks(local=[book]), **fitting)
+    model.fit(*OWN_SHARD, callbacks=hvt.callbacks(local=[book]), **fitting)
     hvt.assert_in_sync(model, local=[book])
 
 
 def check_arguments_out_of_range() -> None:
-    for options, sentence in (
+    for options, message in (
         ({"scale_lr": "cubic"}, "Unknown policy 'cubic': choose one of linear, none, sqrt"),
         ({"warmup_steps": -1}, "warmup_steps=-1 must be a whole number"),
         ({"warmup_epochs": -0.5}, "warmup_epochs=-0.5 must be a number of 0 or more"),
         ({"warmup_steps": 3, "warmup_epochs": 1}, "give one of them"),
         ({"check_every": 0}, "check_every=0 must be a whole number of at least 1"),
     ):
-        refused(sentence, lambda options=options: hvt.callbacks(**options))
+        refused(message, lambda options=options: hvt.callbacks(**options))
     refused("give it Keras callbacks, one by one", lambda: hvt.callbacks([Count()]))
 
 

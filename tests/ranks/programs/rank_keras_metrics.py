@@ -1,4 +1,4 @@
-"""Run in every rank: the logs of model.fit and evaluate() are those of all ranks' samples."""
+"""Run in every rank: the logs of model.fit and evaluate() cover all ranks' samples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from checking_base import refused, run_checks
 from keras_fitting import (
     BATCH,
     LAST,
-    MINE,
+    OWN_SHARD,
     RANK,
     SIZE,
     X,
@@ -24,7 +24,7 @@ from keras_fitting import (
     assert_same_weights,
     compiled,
     fit,
-    fit_alone,
+    fit_reference,
     metrics,
     network,
     prepared,
@@ -33,8 +33,8 @@ from keras_fitting import (
 import hvdtools.keras as hvt
 
 
-def part(sizes: list[int]) -> Any:
-    """This rank's neighbouring samples, as many as its place in `sizes` says, in batches."""
+def shard_of(sizes: list[int]) -> Any:
+    """This rank's contiguous samples in batches, `sizes[rank]` of them."""
     ends = np.cumsum([0, *sizes])
     rows = slice(ends[RANK], ends[RANK + 1])
     return tf.data.Dataset.from_tensor_slices((X[rows], Y[rows])).batch(BATCH)
@@ -42,31 +42,31 @@ def part(sizes: list[int]) -> Any:
 
 def check_training_and_its_logs_equal_one_process() -> None:
     model = prepared(keras.optimizers.Adam(0.05), metrics=metrics())
-    alone = network(keras.optimizers.Adam(0.05), metrics=metrics())
-    ours = fit(model, validation_data=MINE)
-    theirs = fit_alone(alone, validation_data=(X, Y))
-    assert_same_weights(model, alone)
+    reference = network(keras.optimizers.Adam(0.05), metrics=metrics())
+    ours = fit(model, validation_data=OWN_SHARD)
+    theirs = fit_reference(reference, validation_data=(X, Y))
+    assert_same_weights(model, reference)
     assert_same_history(ours, theirs)
     assert len(theirs) == 8  # four numbers, of training and of validation
 
 
 def check_logs_of_unevenly_spread_samples() -> None:
-    """Still weights; the last rank has nothing to validate; not every epoch validates."""
+    """Constant weights; the last rank has no validation data; not every epoch validates."""
     model = prepared(keras.optimizers.SGD(0.0), metrics=metrics())
-    alone = network(keras.optimizers.SGD(0.0), metrics=metrics())
+    reference = network(keras.optimizers.SGD(0.0), metrics=metrics())
     sizes = [2 * BATCH - rank for rank in range(SIZE)]
     val_sizes = [7, *([4] * (SIZE - 2)), *([0] * (SIZE > 1))]
     ours = fit(
         model,
-        data=(part(sizes),),
+        data=(shard_of(sizes),),
         batch_size=None,
         epochs=3,
-        validation_data=part(val_sizes),
+        validation_data=shard_of(val_sizes),
         validation_freq=2,
     )
     total, val_total = sum(sizes), sum(val_sizes)
-    expected = alone.evaluate(X[:total], Y[:total], verbose=0, return_dict=True)
-    validated = alone.evaluate(X[:val_total], Y[:val_total], verbose=0, return_dict=True)
+    expected = reference.evaluate(X[:total], Y[:total], verbose=0, return_dict=True)
+    validated = reference.evaluate(X[:val_total], Y[:val_total], verbose=0, return_dict=True)
     for name, value in expected.items():
         np.testing.assert_allclose(ours[name], [value] * 3, rtol=1e-9)
     for name, value in validated.items():
@@ -79,16 +79,16 @@ def check_evaluate_gives_all_samples_results() -> None:
     expected = model.evaluate(X[: sum(sizes)], Y[: sum(sizes)], verbose=0, return_dict=True)
     console = io.StringIO()
     with contextlib.redirect_stdout(console):
-        fresh = prepared(metrics=metrics())  # whose metrics are not built
+        fresh = prepared(metrics=metrics())  # its metrics are not built
         for _ in range(2):
-            found = hvt.evaluate(fresh, part(sizes))
+            found = hvt.evaluate(fresh, shard_of(sizes))
             assert_close([found[name] for name in expected], expected.values())
     assert ("loss" in console.getvalue()) == (RANK == 0)
-    refused("return_dict", lambda: hvt.evaluate(fresh, part(sizes), return_dict=True))
+    refused("return_dict", lambda: hvt.evaluate(fresh, shard_of(sizes), return_dict=True))
 
 
-class OwnStep(keras.Model):
-    """Its step returns one metric's result, and two numbers of this batch."""
+class CustomStep(keras.Model):
+    """Its step returns one metric's result, and two values of this batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,10 +111,10 @@ class OwnStep(keras.Model):
         return {"error": self.error.result(), "rank": first, "pair": tf.stack([first, 1.0])}
 
 
-def check_logs_of_a_train_step_of_ones_own() -> None:
-    model = compiled(OwnStep(), hvt.prepare(keras.optimizers.SGD(0.0)))
+def check_logs_of_a_custom_train_step() -> None:
+    model = compiled(CustomStep(), hvt.prepare(keras.optimizers.SGD(0.0)))
     sizes = [BATCH + 1 + rank for rank in range(SIZE)]
-    ours = fit(model, data=(part(sizes),), batch_size=None, epochs=1)
+    ours = fit(model, data=(shard_of(sizes),), batch_size=None, epochs=1)
     everything = sum(sizes)
     error = np.abs(model.predict(X[:everything], verbose=0) - Y[:everything]).mean()
     assert_close(ours["error"], [error])
@@ -125,22 +125,22 @@ def check_logs_of_a_train_step_of_ones_own() -> None:
 
 
 def check_logs_of_a_model_without_metrics() -> None:
-    class Untracked(OwnStep):
+    class Untracked(CustomStep):
         @property
         def metrics(self) -> list[Any]:
             return []
 
     model = compiled(Untracked(), hvt.prepare(keras.optimizers.SGD(0.0)))
     ours = fit(model, epochs=1)
-    firsts = hvt.gather(MINE[0][-BATCH].sum())  # of the last batch
+    firsts = hvt.gather(OWN_SHARD[0][-BATCH].sum())  # of the last batch
     assert_close(ours["rank"], [np.mean(firsts)])
 
 
-def check_one_rank_that_validates_alone_is_refused() -> None:
+def check_validation_on_one_rank_is_refused() -> None:
     model = prepared()
-    validation = MINE if RANK == 0 else None
-    sentence = "Rank 0 is at the validation of epoch 1 and rank 1 at the end of epoch 1"
-    refused(sentence, lambda: fit(model, validation_data=validation))
+    validation = OWN_SHARD if RANK == 0 else None
+    message = "Rank 0 is at the validation of epoch 1 and rank 1 at the end of epoch 1"
+    refused(message, lambda: fit(model, validation_data=validation))
 
 
 if __name__ == "__main__":

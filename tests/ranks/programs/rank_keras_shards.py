@@ -1,9 +1,9 @@
-"""Run in every rank: what hvdtools.keras.shard() deals out, and training on it.
+"""Run in every rank: training on the shards of hvdtools.keras.shard().
 
-Every rank also trains alone, with a plain optimizer, on the joined batches: that
-is what the ranks together have to equal. Prints {check: "ok" or its traceback}.
+Every rank also trains by itself, with a plain optimizer, on the combined batches: the
+ranks together must get the same weights. Prints {check: "ok" or its traceback}.
 
-Usage: ... [CHECK ...]; all of them where none is named.
+Usage: ... [CHECK ...]; all of them by default.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from checking_base import heard, refused, run_checks
 
 import hvdtools.keras as hvt
 from hvdtools.keras.data.shard import shard
-from hvdtools.tensorflow.collect import gather_object
+from hvdtools.tensorflow.collectives import gather_object
 
 TOPOLOGY = hvt.init()
 RANK, SIZE = TOPOLOGY.rank, TOPOLOGY.size
 keras.config.set_floatx("float64")
 BATCH = 4
-WHOLE = 5 * BATCH * SIZE + SIZE + 1  # the last step is incomplete, its last round, too
+WHOLE = 5 * BATCH * SIZE + SIZE + 1  # the last step is incomplete, and so is its last round
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(WHOLE, 3))
 Y = np.tanh(X @ RNG.normal(size=(3, 2)))
@@ -54,9 +54,9 @@ def trained(data: Any, *, prepared: bool, **fitting: Any) -> list[Any]:
     return weights
 
 
-def require_equal(mine: list[Any], expected: list[Any]) -> None:
-    assert all(np.isfinite(weight).all() for weight in mine)
-    for weight, other in zip(mine, expected, strict=True):
+def require_equal(weights: list[Any], expected: list[Any]) -> None:
+    assert all(np.isfinite(weight).all() for weight in weights)
+    for weight, other in zip(weights, expected, strict=True):
         np.testing.assert_allclose(weight, other, rtol=1e-10, atol=1e-13)
 
 
@@ -68,18 +68,18 @@ def shuffled(data: Any) -> Any:
     return data.shuffle(WHOLE, seed=11)
 
 
-def as_is(data: Any) -> Any:
+def unchanged(data: Any) -> Any:
     return data
 
 
 def check_fit_on_a_dataset_equals_one_process() -> None:
-    for arrange, arrays in ((as_is, (X, Y)), (shuffled, (X, Y, W))):
+    for arrange, arrays in ((unchanged, (X, Y)), (shuffled, (X, Y, W))):
         for uneven, length in (("drop", EVEN), ("weighted", WHOLE)):
             keras.utils.set_random_seed(2)
             own = shard(arrange(samples(*arrays)).batch(BATCH), uneven=uneven)
             keras.utils.set_random_seed(2)
-            joined = arrange(samples(*arrays)).take(length).batch(BATCH * SIZE)
-            require_equal(trained(own, prepared=True), trained(joined, prepared=False))
+            combined = arrange(samples(*arrays)).take(length).batch(BATCH * SIZE)
+            require_equal(trained(own, prepared=True), trained(combined, prepared=False))
 
 
 def check_fit_with_two_outputs_equals_one_process() -> None:
@@ -118,19 +118,19 @@ def check_weighted_with_fewer_samples_than_ranks() -> None:
     )
 
 
-def check_samples_dealt_early() -> None:
-    """Dealt before they are made and batched, as files are."""
+def check_early_sharding() -> None:
+    """Sharded before samples are created and batched, as with files."""
 
     def made(row: Any) -> Any:
         return tf.gather(X, row), tf.gather(Y, row)
 
     own = shard(Dataset.range(WHOLE)).map(made).batch(BATCH)
-    joined = Dataset.range(EVEN).map(made).batch(BATCH * SIZE)
-    require_equal(trained(own, prepared=True), trained(joined, prepared=False))
+    combined = Dataset.range(EVEN).map(made).batch(BATCH * SIZE)
+    require_equal(trained(own, prepared=True), trained(combined, prepared=False))
 
 
 class Rows(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of X, Y and, where asked for, W."""
+    """Batches of X, Y and, if `weighted`, W."""
 
     def __init__(self, whole: int, rows: int, *, weighted: bool = False, **options: Any) -> None:
         super().__init__(**options)
@@ -148,32 +148,32 @@ class Rows(keras.utils.PyDataset):  # type: ignore[misc]
 
 def check_fit_on_a_py_dataset_equals_one_process() -> None:
     whole_rounds = BATCH * SIZE * (WHOLE // (BATCH * SIZE))
-    # fit() shuffles rounds in the same way from one seed.
+    # fit() shuffles rounds in the same way with the same seed.
     for weighted, workers, shuffle in ((False, 1, True), (True, 2, False)):
         for uneven, length in (("drop", whole_rounds), ("weighted", WHOLE)):
             own = shard(Rows(WHOLE, BATCH, weighted=weighted, workers=workers), uneven=uneven)
-            joined = Rows(length, BATCH * SIZE, weighted=weighted)
+            combined = Rows(length, BATCH * SIZE, weighted=weighted)
             require_equal(
                 trained(own, prepared=True, shuffle=shuffle),
-                trained(joined, prepared=False, shuffle=shuffle),
+                trained(combined, prepared=False, shuffle=shuffle),
             )
 
 
-def check_unlike_shuffling_of_a_py_dataset_is_told() -> None:
-    for seed, told in ((1, False), (1 + RANK, True)):
+def check_a_warning_for_different_shuffling_of_a_py_dataset() -> None:
+    for seed, warned in ((1, False), (1 + RANK, True)):
         random.seed(seed)
         with heard() as lines:
             shard(Rows(WHOLE, BATCH), uneven="weighted")
-        assert any("fit() shuffles the batches" in line for line in lines) == (told and RANK == 0)
+        assert any("fit() shuffles the batches" in line for line in lines) == (warned and RANK == 0)
 
 
 def check_fit_on_arrays_equals_one_process() -> None:
     own = shard((X, Y))
     assert np.shares_memory(own[0], X)
-    joined = (X[:EVEN], Y[:EVEN])
+    combined = (X[:EVEN], Y[:EVEN])
     require_equal(
         trained(own, prepared=True, batch_size=BATCH, shuffle=False),
-        trained(joined, prepared=False, batch_size=BATCH * SIZE, shuffle=False),
+        trained(combined, prepared=False, batch_size=BATCH * SIZE, shuffle=False),
     )
 
 
@@ -188,8 +188,8 @@ def check_evaluation_of_every_sample_once() -> None:
     assert abs(hvt.average(loss, count=count) - expected) < 1e-12
 
 
-def check_each_epoch_deals_every_sample_in_an_order_of_its_own() -> None:
-    """Shuffled before and after batch(), with the seed there and with Keras' own."""
+def check_each_epoch_has_every_sample_in_a_new_order() -> None:
+    """Shuffled before and after batch(), with an explicit seed and with Keras' own."""
     for early, late, seed in ((True, False, 9), (False, True, 9), (True, True, None)):
         keras.utils.set_random_seed(6)
         data = Dataset.range(WHOLE).map(lambda row: (row, row))
@@ -198,14 +198,14 @@ def check_each_epoch_deals_every_sample_in_an_order_of_its_own() -> None:
         data = data.shuffle(WHOLE, seed=seed) if late else data
         for uneven in ("drop", "pad", "weighted", "ragged"):
             own = shard(data, uneven=uneven)
-            epochs = [gather_object(dealt(own), "test.epoch") for _ in range(2)]
+            epochs = [gather_object(real_samples(own), "test.epoch") for _ in range(2)]
             assert epochs[0] != epochs[1]
             for ranks in epochs:
                 require_epoch([row for rows in ranks for row in rows], uneven)
 
 
-def dealt(own: Any) -> list[int]:
-    """The samples that weigh something."""
+def real_samples(own: Any) -> list[int]:
+    """The samples with a weight above 0."""
     rows = []
     for row, _, *weights in own:
         counts = weights[0].numpy() > 0 if weights else [True] * len(row)
@@ -221,7 +221,7 @@ def require_epoch(rows: list[int], uneven: str) -> None:
         assert len(rows) == len(set(rows)) == (EVEN if uneven == "drop" else WHOLE)
 
 
-def check_data_that_differ_between_ranks_are_refused() -> None:
+def check_different_data_are_refused() -> None:
     rows = Dataset.range(WHOLE)
     last = SIZE - 1
     for make in (
@@ -238,7 +238,7 @@ def check_data_that_differ_between_ranks_are_refused() -> None:
         assert "gave shard() different data (rank 0: " in refused(f"; rank {last}: ", make)
 
 
-def check_other_orders_on_other_ranks_are_refused() -> None:
+def check_different_orders_are_refused() -> None:
     last = SIZE - 1
 
     def made(arrange: Callable[[Any], Any]) -> Callable[[], Any]:
@@ -247,29 +247,29 @@ def check_other_orders_on_other_ranks_are_refused() -> None:
     def shuffled_with(seed: int | None) -> Callable[[Any], Any]:
         return lambda data: data.shuffle(8, seed=seed)
 
-    other = f"with other seeds on rank {last} than on rank 0"
+    other = f"with a different seed on rank {last} than on rank 0"
     keras.utils.set_random_seed(1)
     refused(other, made(shuffled_with(1 + (last == RANK))))
     keras.utils.set_random_seed(1 + (last == RANK))
     refused(other, made(shuffled_with(None)))
     refused(other, made(shuffled_with(5)))
-    refused(f"splits the data already, and on rank {last}", made(split_for(last)))
+    refused(f"splits the data already, on rank {last}", made(split_for(last)))
     once = shard(Dataset.range(WHOLE).batch(BATCH))
     refused("splits the data already", lambda: shard(once))
-    made(lambda data: data.shard(2, 0))()  # a part for all, as of a validation
+    made(lambda data: data.shard(2, 0))()  # the same part on all ranks, as for validation
 
 
 def split_for(last: int) -> Callable[[Any], Any]:
     return lambda data: data.shard(WHOLE, int(last == RANK))
 
 
-def check_orders_left_to_chance_are_refused() -> None:
+def check_random_orders_are_refused() -> None:
     keras.utils.set_random_seed(1)
-    hit_or_miss = tf.data.Options()
-    hit_or_miss.deterministic = False
+    options = tf.data.Options()
+    options.deterministic = False
     refused(
         "as they become ready (deterministic=False)",
-        lambda: shard(Dataset.range(WHOLE).with_options(hit_or_miss).batch(BATCH)),
+        lambda: shard(Dataset.range(WHOLE).with_options(options).batch(BATCH)),
     )
     tf.random.set_seed(None)
     refused(

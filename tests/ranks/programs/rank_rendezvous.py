@@ -1,9 +1,9 @@
-"""Run in every rank, whoever started it: join, train, compare with one process, say what was seen.
+"""Run in every rank, under any launcher: join, train, and compare with one process.
 
-    python tests/rank_rendezvous.py [torch] [tensorflow]
+    rank_rendezvous.py [torch] [tensorflow]
 
-Prints one line, JSON: the topology, Horovod's variables and the largest difference of the
-weights from those of one process on the joined batch. `again` starts Horovod once more.
+Prints one line of JSON: the topology, Horovod's variables and the largest difference of the
+weights from those of one process on the combined batch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def data(step: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
     return random.normal(size=(BATCH, FEATURES)), random.normal(size=(BATCH, 1))
 
 
-def trained_alone(size: int) -> np.ndarray:
-    """Weights after SGD steps on the joined batch, by hand: the mean of squared errors."""
+def train_reference(size: int) -> np.ndarray:
+    """Weights after SGD steps on the combined batch, for a mean squared error."""
     weights = np.ones((FEATURES, 1))
     for step in range(STEPS):
         parts = [data(step, rank) for rank in range(size)]
@@ -83,9 +83,9 @@ def main(arguments: list[str]) -> None:
             "adapter": name,
             **dataclasses.asdict(topology),
             **{variable: os.environ.get(variable) for variable in SHOWN},
-            "difference": float(np.abs(weights - trained_alone(topology.size)).max()),
+            "difference": float(np.abs(weights - train_reference(topology.size)).max()),
         }
-        # In one piece: launchers mix the lines of ranks.
+        # In one write: launchers interleave the output of ranks.
         sys.stdout.write(f"SEEN {json.dumps(seen)}\n")
         sys.stdout.flush()
 

@@ -51,7 +51,7 @@ class ProcessState:
         os.environ.clear()
         os.environ.update(self.environ)
         os.chdir(self.folder)
-        preemption._heard.clear()
+        preemption._received.clear()
         logging.getLogger("hvdtools").setLevel(self.log_level)
         if self.torch:
             self.torch.set_default_dtype(self.default_dtype)

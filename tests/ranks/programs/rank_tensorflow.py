@@ -1,4 +1,4 @@
-"""Run in every rank: hvdtools.tensorflow in custom loops, against one process here."""
+"""Run in every rank: hvdtools.tensorflow in custom loops, compared with one process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Tape = Callable[[], Any]
 
 
 def variables() -> dict[str, Any]:
-    """Of a network of one dense layer and one embedding, float64."""
+    """Those of a network of one dense layer and one embedding, float64."""
     random = np.random.default_rng(5)
     shapes = {"kernel": (6, 2), "bias": (2,), "table": (9, 6)}
     return {
@@ -37,7 +37,7 @@ def variables() -> dict[str, Any]:
 
 
 def train(tape: Tape, rank: int, size: int, *, compiled: bool) -> dict[str, Any]:
-    """Gradient descent over every size-th sample; with size 1 over the joined batches."""
+    """Gradient descent over every size-th sample; with size 1 over the combined batches."""
     held = variables()
 
     def step(x: Any, words: Any, y: Any) -> None:
@@ -60,7 +60,7 @@ def train(tape: Tape, rank: int, size: int, *, compiled: bool) -> dict[str, Any]
     return {name: variable.numpy() for name, variable in held.items()}
 
 
-def same_as_one_process(tape: Tape, *, compiled: bool) -> None:
+def require_same_as_one_process(tape: Tape, *, compiled: bool) -> None:
     ours = train(tape, RANK, SIZE, compiled=compiled)
     theirs = train(tf.GradientTape, 0, 1, compiled=compiled)
     for name, expected in theirs.items():
@@ -69,15 +69,15 @@ def same_as_one_process(tape: Tape, *, compiled: bool) -> None:
 
 
 def check_eager_loop() -> None:
-    same_as_one_process(hvt.GradientTape, compiled=False)
+    require_same_as_one_process(hvt.GradientTape, compiled=False)
 
 
 def check_loop_under_tf_function() -> None:
-    same_as_one_process(hvt.GradientTape, compiled=True)
+    require_same_as_one_process(hvt.GradientTape, compiled=True)
 
 
 def check_a_bucket_for_each_variable() -> None:
-    same_as_one_process(lambda: hvt.GradientTape(bucket_mib=1e-6), compiled=True)
+    require_same_as_one_process(lambda: hvt.GradientTape(bucket_mib=1e-6), compiled=True)
 
 
 def check_sparse_as_dense() -> None:
@@ -92,7 +92,7 @@ def check_sparse_as_dense() -> None:
     assert np.allclose(gradient, expected, atol=1e-15)
 
 
-def check_ranks_may_bring_different_numbers_of_rows() -> None:
+def check_different_numbers_of_rows() -> None:
     table = tf.Variable(np.zeros((5, 1)))
     with hvt.GradientTape() as tape:
         loss = tf.reduce_sum(tf.gather(table, list(range(RANK + 1))))
@@ -118,11 +118,11 @@ def check_two_tapes_in_one_function() -> None:
     one, other = tf.Variable([1.0]), tf.Variable([2.0])
 
     @tf.function
-    def both(mine: Any) -> Any:
+    def both(factor: Any) -> Any:
         with hvt.GradientTape() as first:
-            loss = one * mine
+            loss = one * factor
         with hvt.GradientTape() as second:
-            more = other * 10 * mine
+            more = other * 10 * factor
         return first.gradient(loss, one), second.gradient(more, other)
 
     mean = (SIZE - 1) / 2
@@ -133,7 +133,7 @@ def check_two_tapes_in_one_function() -> None:
 
 
 def check_tapes_in_scopes_branches_and_functions() -> None:
-    """Gradients that come in another order on each rank find their own."""
+    """Gradients in a different order on each rank are matched correctly."""
     one, other, third = (tf.Variable([0.0]) for _ in range(3))
 
     def late(value: Any, rank: int) -> Any:
@@ -182,8 +182,8 @@ def check_a_function_traced_again_on_one_rank() -> None:
         assert np.allclose(step(tf.fill([length], float(RANK))), (SIZE - 1) / 2)
 
 
-def check_functions_of_one_name_beside_each_other() -> None:
-    """As a GAN's two steps: each a tf.function, called by a third that neither waits in."""
+def check_parallel_functions_with_one_name() -> None:
+    """As a GAN's two steps: each a tf.function, called by a third one without an order."""
     one, other = tf.Variable([0.0]), tf.Variable([0.0])
 
     def made(variable: Any, slow_rank: int) -> Any:
@@ -214,7 +214,7 @@ def check_functions_of_one_name_beside_each_other() -> None:
 
 
 def check_constant_gradients_are_sent_in_every_step() -> None:
-    """TensorFlow folds operations on constants away; a retraced rank would then wait alone."""
+    """TensorFlow folds operations on constants; a rank that retraces would then wait forever."""
     weight = tf.Variable([1.0])
 
     @tf.function
@@ -245,7 +245,7 @@ def check_complex_variables_in_sync() -> None:
             refused("diverged", lambda held=held: hvt.assert_in_sync(held))
 
 
-def check_xla_is_a_clear_sentence() -> None:
+def check_xla_is_refused() -> None:
     if SIZE == 1:
         return
     weight = tf.Variable([1.0])
@@ -275,9 +275,9 @@ def check_different_models_are_named() -> None:
     if SIZE == 1:
         return
     held = [tf.Variable([1.0]), tf.Variable(np.zeros(3 if RANK == SIZE - 1 else 2))]
-    words = refused("different models", lambda: hvt.broadcast_variables(held))
-    assert "on rank 0" in words
-    assert f"on rank {SIZE - 1}" in words
+    message = refused("different models", lambda: hvt.broadcast_variables(held))
+    assert "on rank 0" in message
+    assert f"on rank {SIZE - 1}" in message
 
 
 def check_diverged_replicas_are_named() -> None:
@@ -289,10 +289,10 @@ def check_diverged_replicas_are_named() -> None:
         held[0].assign(
             np.nextafter(held[0].numpy(), 1e9) * np.eye(7)[6] + np.arange(7) * (1 - np.eye(7)[6])
         )
-    words = refused("Replicas diverged", lambda: hvt.assert_in_sync(held))
-    assert "first" in words
-    assert "rank 1 differs" in words
-    assert "second" not in words
+    message = refused("Replicas diverged", lambda: hvt.assert_in_sync(held))
+    assert "first" in message
+    assert "rank 1 differs" in message
+    assert "second" not in message
 
 
 def check_average() -> None:
@@ -312,8 +312,8 @@ def check_average() -> None:
 
 
 def check_gather_and_broadcast() -> None:
-    mine = np.full((RANK, 2), RANK, "int16")
-    for rank, other in enumerate(hvt.gather(mine)):
+    own = np.full((RANK, 2), RANK, "int16")
+    for rank, other in enumerate(hvt.gather(own)):
         assert other.shape == (rank, 2)
         assert other.dtype == np.int16
     assert hvt.broadcast({"from": RANK}, root=SIZE - 1) == {"from": SIZE - 1}
@@ -327,7 +327,7 @@ def check_init_again_and_another_size() -> None:
     assert threads is None or tf.config.threading.get_intra_op_parallelism_threads() == int(threads)
 
 
-def check_errors_are_hvdtools_own() -> None:
+def check_errors_are_hvdtools_errors() -> None:
     try:
         hvt.broadcast_variables([tf.Variable(1.0)], root=-1)
     except HvdtoolsError:

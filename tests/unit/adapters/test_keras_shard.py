@@ -1,4 +1,4 @@
-"""What hvdtools.keras.shard() deals out: in one process for all ranks, then with real ranks."""
+"""The shards of hvdtools.keras.shard(), computed for all ranks in one process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ import tensorflow as tf
 
 import hvdtools.keras as hvt
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.sharding import UNEVEN, Deal
-from hvdtools.keras.data import arrays, pydataset, tfdata
-from hvdtools.keras.data.chain import INFINITE, UNKNOWN, read
-from hvdtools.keras.data.dealable import require_dealable
+from hvdtools.core.sharding import UNEVEN, Sharding
+from hvdtools.keras.data.arrays import shard_arrays
+from hvdtools.keras.data.pipeline import INFINITE, UNKNOWN, read_pipeline, require_shardable
+from hvdtools.keras.data.pydataset import PyDatasetShard, read_batches
+from hvdtools.keras.data.sample_weights import weight_rank
 from hvdtools.keras.data.shard import shard
-from hvdtools.keras.data.weights import weight_rank
+from hvdtools.keras.data.tf_dataset import last_weights, shard_dataset
 
 Dataset = tf.data.Dataset
 
@@ -41,26 +42,26 @@ def numbers(count: int) -> Any:
     return Dataset.from_tensor_slices((np.arange(count), np.arange(count)[:, None]))
 
 
-def deals(size: int, uneven: str) -> list[Deal]:
-    return [Deal(rank, size, uneven, 1) for rank in range(size)]
+def shardings(size: int, uneven: str) -> list[Sharding]:
+    return [Sharding(rank, size, uneven, 1) for rank in range(size)]
 
 
-def part(dataset: Any, deal: Deal) -> Any:
-    operations = read(dataset)
-    require_dealable(dataset, operations, deal.uneven)
-    return tfdata.part(dataset, operations, deal)
+def shard_of(dataset: Any, sharding: Sharding) -> Any:
+    pipeline = read_pipeline(dataset)
+    require_shardable(dataset, pipeline, sharding.uneven)
+    return shard_dataset(dataset, pipeline, sharding)
 
 
-def parts(dataset: Any, size: int, uneven: str) -> list[list[Any]]:
-    """Each rank's elements, of which there are as many as its cardinality says."""
-    datasets = [part(dataset, deal) for deal in deals(size, uneven)]
-    dealt = [list(each.as_numpy_iterator()) for each in datasets]
-    assert [int(each.cardinality()) for each in datasets] == [len(each) for each in dealt]
-    return dealt
+def shards(dataset: Any, size: int, uneven: str) -> list[list[Any]]:
+    """Each rank's elements; their number equals the cardinality."""
+    datasets = [shard_of(dataset, sharding) for sharding in shardings(size, uneven)]
+    elements = [list(each.as_numpy_iterator()) for each in datasets]
+    assert [int(each.cardinality()) for each in datasets] == [len(each) for each in elements]
+    return elements
 
 
 def interleaved(columns: list[list[int]]) -> list[int]:
-    """The ranks' samples as one process has them: one of each rank in turn."""
+    """The ranks' samples in the order of one process: one of each rank in turn."""
     return [k for together in zip_longest(*columns) for k in together if k is not None]
 
 
@@ -81,7 +82,7 @@ def test_ranks_batches_together_are_one_process_batch(
     too_few = whole // batch < size if drop_remainder else whole < size
     if mode == "drop" and too_few:
         with pytest.raises(HvdtoolsError, match=rf"for {size} ranks|an empty dataset"):
-            parts(dataset, size, uneven)
+            shards(dataset, size, uneven)
         return
     order = list(range(whole))
     if drop_remainder:
@@ -90,19 +91,19 @@ def test_ranks_batches_together_are_one_process_batch(
         order = order[: whole - whole % size]
     elif mode in ("pad", "weighted"):
         order += [k % whole for k in range(-whole % size)]
-    dealt = parts(dataset, size, uneven)
-    joined = [order[k : k + batch * size] for k in range(0, len(order), batch * size)]
-    for step, rows in enumerate(joined):
-        together = [[int(k) for k in own[step][0]] if step < len(own) else [] for own in dealt]
+    sharded = shards(dataset, size, uneven)
+    global_batches = [order[k : k + batch * size] for k in range(0, len(order), batch * size)]
+    for step, rows in enumerate(global_batches):
+        together = [[int(k) for k in own[step][0]] if step < len(own) else [] for own in sharded]
         assert interleaved(together) == rows
-    steps = {len(own) for own in dealt}
-    assert max(steps) == len(joined)
+    steps = {len(own) for own in sharded}
+    assert max(steps) == len(global_batches)
     assert len(steps) == 1 or uneven == "ragged"
 
 
 @pytest.mark.parametrize("uneven", UNEVEN)
-def test_what_is_dealt_can_be_cached_before(uneven: str) -> None:
-    """A cache that is not read to its end would be filled anew in each epoch."""
+def test_a_cache_before_is_completed(uneven: str) -> None:
+    """A cache that is not read to its end would be filled again in each epoch."""
     asked = []
 
     def ask(number: Any) -> Any:
@@ -121,7 +122,7 @@ def test_what_is_dealt_can_be_cached_before(uneven: str) -> None:
         batched = pairs.element_spec[0].shape.rank == 1
         if uneven == "weighted" and not batched:
             continue
-        own = part(pairs, Deal(0, 4, uneven, 1))
+        own = shard_of(pairs, Sharding(0, 4, uneven, 1))
         asked.clear()
         first = list(own.as_numpy_iterator())
         assert sorted(asked) == list(range(10))
@@ -129,7 +130,7 @@ def test_what_is_dealt_can_be_cached_before(uneven: str) -> None:
         assert len(asked) == 10
 
 
-CHAINS: dict[str, Callable[[], Any]] = {
+PIPELINES: dict[str, Callable[[], Any]] = {
     "batch": lambda: Dataset.range(10).batch(4),
     "drop_remainder": lambda: Dataset.range(10).batch(4, drop_remainder=True),
     "parallel": lambda: Dataset.range(10).batch(4, num_parallel_calls=2),
@@ -151,10 +152,10 @@ CHAINS: dict[str, Callable[[], Any]] = {
     "full, repeated, skipped": lambda: Dataset.range(8).batch(4).repeat(3).skip(5),
     "endless, taken": lambda: Dataset.range(10).repeat().batch(4).take(5),
     "full, endless, taken": lambda: Dataset.range(8).batch(4).repeat().take(5),
-    "promised": lambda: (
+    "asserted": lambda: (
         Dataset.range(10).filter(lambda k: k < 9).apply(assert_cardinality(9)).batch(4)
     ),
-    "promised batches": lambda: (
+    "asserted batches": lambda: (
         Dataset.range(10)
         .filter(lambda k: k < 9)
         .batch(4, drop_remainder=True)
@@ -162,18 +163,18 @@ CHAINS: dict[str, Callable[[], Any]] = {
     ),
     "twice": lambda: Dataset.range(10).batch(2).batch(2),
     "zip": lambda: Dataset.zip(Dataset.range(10), Dataset.range(12)).batch(4),
-    "part": lambda: Dataset.range(10).shard(3, 0).batch(4),
+    "shard": lambda: Dataset.range(10).shard(3, 0).batch(4),
 }
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", PIPELINES)
 def test_the_samples_are_counted_without_reading(name: str) -> None:
-    dataset = CHAINS[name]()
-    operations = read(dataset)
+    dataset = PIPELINES[name]()
+    pipeline = read_pipeline(dataset)
     rows = [len(tf.nest.flatten(batch)[0]) for batch in dataset]
-    assert operations.batches is not None
-    assert (operations.samples, operations.batches.count) == (sum(rows), len(rows))
-    assert operations.batches.rows == max(rows, default=operations.batches.rows)
+    assert pipeline.batches is not None
+    assert (pipeline.samples, pipeline.batches.count) == (sum(rows), len(rows))
+    assert pipeline.batches.rows == max(rows, default=pipeline.batches.rows)
 
 
 @pytest.mark.parametrize(
@@ -189,17 +190,17 @@ def test_the_samples_are_counted_without_reading(name: str) -> None:
         (lambda: Dataset.range(10).batch(4).repeat().prefetch(1), INFINITE, True),
     ],
 )
-def test_what_a_chain_does_not_know(make: Any, samples: int, batched: bool) -> None:
-    operations = read(make())
-    assert operations.samples == samples
-    assert (operations.batches is not None) == batched
+def test_samples_that_cannot_be_counted(make: Any, samples: int, batched: bool) -> None:
+    pipeline = read_pipeline(make())
+    assert pipeline.samples == samples
+    assert (pipeline.batches is not None) == batched
 
 
-def test_the_order_is_found_along_the_chain() -> None:
+def test_the_order_is_read_from_the_pipeline() -> None:
     unseeded = Dataset.zip(Dataset.range(4), Dataset.range(4).shuffle(4)).batch(2)
-    assert read(unseeded).seeds == ((0, 0),)
-    assert read(Dataset.range(4).shuffle(4, seed=0).batch(2)).seeds not in ((), ((0, 0),))
-    assert read(Dataset.range(4).shard(4, 1).batch(2)).parts == ((4, 1),)
+    assert read_pipeline(unseeded).seeds == ((0, 0),)
+    assert read_pipeline(Dataset.range(4).shuffle(4, seed=0).batch(2)).seeds not in ((), ((0, 0),))
+    assert read_pipeline(Dataset.range(4).shard(4, 1).batch(2)).shards == ((4, 1),)
     options = tf.data.Options()
     options.deterministic = False
     for ready_first in (
@@ -207,8 +208,8 @@ def test_the_order_is_found_along_the_chain() -> None:
         Dataset.range(4).map(lambda k: k, num_parallel_calls=2, deterministic=False).batch(2),
         Dataset.range(4).batch(2, num_parallel_calls=2, deterministic=False).prefetch(1),
     ):
-        assert not read(ready_first).in_order
-    assert read(Dataset.range(4).batch(2)).in_order
+        assert not read_pipeline(ready_first).deterministic
+    assert read_pipeline(Dataset.range(4).batch(2)).deterministic
 
 
 def batches_of_4() -> Any:
@@ -240,74 +241,84 @@ REFUSED: list[tuple[Callable[[], Any], str, str]] = [
     (
         lambda: Dataset.range(4).batch(3).shuffle(2, seed=1).take(1),
         "drop",
-        r"samples take\(\) leaves",
+        r"samples that take\(\) leaves",
     ),
     (
         lambda: Dataset.range(4).batch(3).repeat().skip(1).take(4),
         "drop",
-        r"samples take\(\) leaves",
+        r"samples that take\(\) leaves",
     ),
-    (lambda: Dataset.range(4).batch(2).shard(2, 0).map(lambda k: k), "drop", "a part of the batch"),
-    (lambda: Dataset.range(4).batch(2).map(lambda k: (k, 1)), "drop", "it is a single value"),
-    (lambda: varying().padded_batch(2), "drop", "that padded_batch.. filled to different lengths"),
-    (lambda: varying(), "pad", "elements of one shape, known in advance"),
-    (lambda: sparse().batch(2), "ragged", "cannot cut batches of SparseTensors"),
+    (
+        lambda: Dataset.range(4).batch(2).shard(2, 0).map(lambda k: k),
+        "drop",
+        "a part of the batches",
+    ),
+    (lambda: Dataset.range(4).batch(2).map(lambda k: (k, 1)), "drop", "is a single value"),
+    (lambda: varying().padded_batch(2), "drop", "that padded_batch.. padded to different lengths"),
+    (lambda: varying(), "pad", "must have one static shape"),
+    (lambda: sparse().batch(2), "ragged", "cannot split batches of SparseTensors"),
     (lambda: ragged_rows().batch(2), "pad", "dense tensors only, and some are ragged"),
-    (lambda: Dataset.zip((batches_of_4(), batches_of_4())), "drop", r"follows batch\(\) here"),
-    (lambda: batches_of_4().concatenate(batches_of_4()), "drop", r"follows batch\(\) here"),
-    (lambda: batches_of_4().map(lengthened), "drop", r"that a map\(\) after batch\(\) may make"),
+    (
+        lambda: Dataset.zip((batches_of_4(), batches_of_4())),
+        "drop",
+        r"the operation after batch\(\)",
+    ),
+    (lambda: batches_of_4().concatenate(batches_of_4()), "drop", r"the operation after batch\(\)"),
+    (lambda: batches_of_4().map(lengthened), "drop", r"and a map\(\) after batch\(\) may make"),
 ]
 
 
-@pytest.mark.parametrize(("make", "uneven", "sentence"), REFUSED)
-def test_datasets_that_cannot_be_dealt(make: Any, uneven: str, sentence: str) -> None:
-    with pytest.raises(HvdtoolsError, match=sentence):
-        part(make(), Deal(0, 2, uneven, 1))
+@pytest.mark.parametrize(("make", "uneven", "message"), REFUSED)
+def test_datasets_that_cannot_be_sharded(make: Any, uneven: str, message: str) -> None:
+    with pytest.raises(HvdtoolsError, match=message):
+        shard_of(make(), Sharding(0, 2, uneven, 1))
 
 
-def test_elements_of_any_kind_are_dealt_one_by_one() -> None:
+def test_elements_of_any_kind_are_samples() -> None:
     for make in (varying, sparse, ragged_rows):
         whole = [str(element) for element in make()]
         for uneven in ("drop", "ragged"):
-            own = [[str(e) for e in part(make(), deal)] for deal in deals(3, uneven)]
+            own = [
+                [str(e) for e in shard_of(make(), sharding)] for sharding in shardings(3, uneven)
+            ]
             kept = whole[: len(whole) - len(whole) % 3] if uneven == "drop" else whole
             assert own == [kept[rank::3] for rank in range(3)]
     files = Dataset.from_tensor_slices([f"file{k}" for k in range(5)])
-    padded = parts(files, 3, "pad")
+    padded = shards(files, 3, "pad")
     assert padded == [[b"file0", b"file3"], [b"file1", b"file4"], [b"file2", b"file0"]]
 
 
-def test_ragged_rows_are_dealt() -> None:
+def test_ragged_rows() -> None:
     for uneven, rows in (("drop", [[1], [4]]), ("ragged", [[1], [4], [7]])):
-        own = part(ragged_rows().batch(2).map(lambda row: row), Deal(0, 2, uneven, 1))
+        own = shard_of(ragged_rows().batch(2).map(lambda row: row), Sharding(0, 2, uneven, 1))
         assert [row for batch in own for row in batch.to_list()] == rows
 
 
-def test_shapes_that_are_not_known_in_advance() -> None:
+def test_unknown_shapes() -> None:
     def unknown(k: Any) -> Any:
         return tf.py_function(lambda k: tf.stack([k, k]), [k], tf.int64), k
 
     for uneven in UNEVEN:
-        dealt = parts(Dataset.range(7).map(unknown).batch(2), 2, uneven)
-        rows = [int(k) for own in dealt for batch in own for k in batch[0][:, 1]]
+        sharded = shards(Dataset.range(7).map(unknown).batch(2), 2, uneven)
+        rows = [int(k) for own in sharded for batch in own for k in batch[0][:, 1]]
         left_out, again = uneven == "drop", uneven in ("pad", "weighted")
         assert sorted(rows) == sorted([*range(7 - left_out), *[0] * again])
 
 
-def test_endless_datasets_are_dealt_alike_in_all_modes() -> None:
+def test_endless_datasets_are_the_same_in_all_modes() -> None:
     for uneven in UNEVEN:
         for endless in (numbers(4).repeat().batch(3), numbers(4).batch(2).repeat()):
-            own = part(endless, Deal(1, 3, uneven, 1))
+            own = shard_of(endless, Sharding(1, 3, uneven, 1))
             assert int(own.cardinality()) == INFINITE
             rows = [int(k) for batch in own.take(4) for k in batch[0]]
             assert rows == [(1 + 3 * k) % 4 for k in range(len(rows))]
             assert all((len(batch) == 3) == (uneven == "weighted") for batch in own.take(2))
-    own = part(Dataset.range(4).repeat(), Deal(1, 3, "drop", 1))
+    own = shard_of(Dataset.range(4).repeat(), Sharding(1, 3, "drop", 1))
     assert [int(k) for k in own.take(3)] == [1, 0, 3]
 
 
 @pytest.mark.parametrize("uneven", UNEVEN)
-def test_rows_that_a_map_adds_or_takes_are_noticed(uneven: str) -> None:
+def test_rows_that_a_map_adds_or_removes_raise(uneven: str) -> None:
     def doubled(x: Any, y: Any) -> Any:
         return tf.concat([x, x], 0), tf.concat([y, y], 0)
 
@@ -315,19 +326,19 @@ def test_rows_that_a_map_adds_or_takes_are_noticed(uneven: str) -> None:
         return x[::2], y[::2]
 
     for change in (doubled, halved):
-        own = part(numbers(12).batch(4).map(change), Deal(0, 2, uneven, 1))
+        own = shard_of(numbers(12).batch(4).map(change), Sharding(0, 2, uneven, 1))
         with pytest.raises(tf.errors.InvalidArgumentError, match="keep the number of rows there"):
             list(own)
 
 
-def test_a_shuffled_dataset_has_its_own_order_each_epoch_on_all_ranks_alike() -> None:
+def test_a_shuffled_dataset_has_a_new_order_in_each_epoch() -> None:
     for shuffled in (
         numbers(20).shuffle(20, seed=3).batch(4),
         numbers(20).batch(4).shuffle(20, seed=3),
     ):
-        # Made alike on each rank: a dataset and its copies share their epochs.
-        own = [part(shuffled, deal) for deal in deals(2, "drop")]
-        assert read(shuffled).samples == 20
+        # The same on each rank: a dataset and its copies share their epochs.
+        own = [shard_of(shuffled, sharding) for sharding in shardings(2, "drop")]
+        assert read_pipeline(shuffled).samples == 20
         epochs = [[int(k) for batch in own[0] for k in batch[0]] for _ in range(2)]
         assert len(epochs[0]) == 10
         assert epochs[0] != epochs[1]
@@ -336,7 +347,7 @@ def test_a_shuffled_dataset_has_its_own_order_each_epoch_on_all_ranks_alike() ->
 # -- weights ---------------------------------------------------------------
 
 
-def test_weighted_means_are_the_mean_over_the_joint_batch() -> None:
+def test_weighted_means_are_the_mean_over_the_global_batch() -> None:
     draw = np.random.default_rng(0)
     for _ in range(3000):
         size, batch, whole = (int(draw.integers(1, high)) for high in (9, 9, 90))
@@ -345,11 +356,11 @@ def test_weighted_means_are_the_mean_over_the_joint_batch() -> None:
         before = (rounds - 1) // batch * batch
         total = 0.0
         for rank in range(size):
-            weights = tfdata.last_weights(whole, Deal(rank, size, "weighted", batch))
-            mine = losses[before * size :][rank::size]
-            assert weights.count(0.0) == len(weights) - len(mine)
+            weights = last_weights(whole, Sharding(rank, size, "weighted", batch))
+            own = losses[before * size :][rank::size]
+            assert weights.count(0.0) == len(weights) - len(own)
             assert len(weights) == rounds - before
-            padded = np.append(mine, [1e6] * (len(weights) - len(mine)))
+            padded = np.append(own, [1e6] * (len(weights) - len(own)))
             total += np.sum(padded * weights) / len(weights) / size
         assert abs(total - np.mean(losses[before * size :])) < 1e-12
 
@@ -371,9 +382,9 @@ TARGETS: dict[str, tuple[Any, Any, Any]] = {
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.parametrize("own_weights", [False, True])
 def test_weights_fit_the_targets_of_keras_losses(name: str, own_weights: bool) -> None:
-    """With as many samples a batch as an axis has elements, where a wrong axis would fit too."""
+    """A batch has as many samples as an axis has elements, so a wrong axis would also fit."""
     shape, predicted, loss_name = TARGETS[name]
-    whole, batch, size = 23, 4, 3  # in the last step four rows, on one rank a stand-in
+    whole, batch, size = 23, 4, 3  # in the last step four rows, on one rank a filler
     draw = np.random.default_rng(1)
     one_of_five = loss_name.startswith("sparse")
     y = draw.integers(0, 5, (whole, *shape)) if one_of_five else draw.random((whole, *shape))
@@ -382,13 +393,15 @@ def test_weights_fit_the_targets_of_keras_losses(name: str, own_weights: bool) -
     w = draw.integers(1, 4, (whole, *[1] * len(shape)))
     loss = LOSSES[loss_name](dtype="float64")
     data = Dataset.from_tensor_slices((prediction, y, w) if own_weights else (prediction, y))
-    dealt = parts(data.batch(batch), size, "weighted")
+    sharded = shards(data.batch(batch), size, "weighted")
     start = 0
-    for together in zip(*dealt, strict=True):
+    for together in zip(*sharded, strict=True):
         assert all(np.shape(weights)[0] == len(p) for p, _, weights in together)
         mean = np.mean([float(loss(y, p, weights)) for p, y, weights in together])
-        joint = slice(start, start + batch * size)
-        expected = loss(y[joint], prediction[joint], w[joint] if own_weights else None)
+        batch_rows = slice(start, start + batch * size)
+        expected = loss(
+            y[batch_rows], prediction[batch_rows], w[batch_rows] if own_weights else None
+        )
         assert abs(mean - float(expected)) < 1e-6  # the weights are float32
         start += batch * size
     assert start >= whole
@@ -414,8 +427,10 @@ def test_targets_of_several_outputs() -> None:
             rank(*shapes)
     targets = {"a": np.zeros(7), "b": np.zeros((7, 4, 4))}
     own = {"a": np.ones(7), "b": np.full((7, 4, 4), 2.0)}
-    dealt = parts(Dataset.from_tensor_slices((np.zeros(7), targets, own)).batch(2), 2, "weighted")
-    lasts = [rank_batches[-1][2] for rank_batches in dealt]
+    sharded = shards(
+        Dataset.from_tensor_slices((np.zeros(7), targets, own)).batch(2), 2, "weighted"
+    )
+    lasts = [rank_batches[-1][2] for rank_batches in sharded]
     third = float(np.float32(4 / 3))
     assert [last["a"].tolist() for last in lasts] == [[third, third], [third, 0]]
     assert all((last["b"] == 2 * last["a"][:, None, None]).all() for last in lasts)
@@ -431,7 +446,7 @@ class Rows(keras.utils.PyDataset):  # type: ignore[misc]
         super().__init__(**options)
         self.whole = whole
         self.rows = rows
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def __len__(self) -> int:
         return -(-self.whole // self.rows)
@@ -443,10 +458,10 @@ class Rows(keras.utils.PyDataset):  # type: ignore[misc]
         return rows, rows * 1.0
 
     def on_epoch_begin(self) -> None:
-        self.told.append("begin")
+        self.calls.append("begin")
 
     def on_epoch_end(self) -> None:
-        self.told.append("end")
+        self.calls.append("end")
 
 
 class Endless(Rows):
@@ -462,26 +477,26 @@ class WithoutLength(keras.utils.PyDataset):  # type: ignore[misc]
     pass
 
 
-def py_parts(dataset: Any, size: int, uneven: str) -> list[Any]:
-    batches = pydataset.read(dataset, uneven)
-    return [pydataset.PartOfPyDataset(dataset, batches, deal) for deal in deals(size, uneven)]
+def py_shards(dataset: Any, size: int, uneven: str) -> list[Any]:
+    batches = read_batches(dataset, uneven)
+    return [PyDatasetShard(dataset, batches, sharding) for sharding in shardings(size, uneven)]
 
 
 @pytest.mark.parametrize("uneven", UNEVEN)
 @pytest.mark.parametrize(
     ("whole", "rows", "size"), [(24, 4, 3), (23, 4, 3), (17, 4, 2), (5, 4, 3), (9, 1, 4), (2, 4, 2)]
 )
-def test_whole_batches_of_a_py_dataset(uneven: str, whole: int, rows: int, size: int) -> None:
+def test_batches_of_a_py_dataset(uneven: str, whole: int, rows: int, size: int) -> None:
     dataset = Rows(whole, rows)
     full, count = whole // rows, -(-whole // rows)
     if uneven == "drop" and (full if count > 1 else count) < size:
         with pytest.raises(HvdtoolsError, match=f"whole batches for {size} ranks"):
-            py_parts(dataset, size, uneven)
+            py_shards(dataset, size, uneven)
         return
-    dealt = [list(each) for each in py_parts(dataset, size, uneven)]
-    steps = {len(own) for own in dealt}
+    sharded = [list(each) for each in py_shards(dataset, size, uneven)]
+    steps = {len(own) for own in sharded}
     assert len(steps) == 1 or uneven == "ragged"
-    seen = [batch[0].tolist() for together in zip_longest(*dealt) for batch in together if batch]
+    seen = [batch[0].tolist() for together in zip_longest(*sharded) for batch in together if batch]
     everything = [batch[0].tolist() for batch in dataset]
     if uneven == "drop":
         assert seen == everything[: full - full % size]
@@ -493,45 +508,45 @@ def test_whole_batches_of_a_py_dataset(uneven: str, whole: int, rows: int, size:
         assert seen[:full] == everything[:full]
     if uneven == "weighted":
         assert seen[:count] == everything
-        assert_weighted_means(dealt, whole, rows * size)
+        assert_weighted_means(sharded, whole, rows * size)
 
 
-def assert_weighted_means(dealt: list[Any], whole: int, joint: int) -> None:
+def assert_weighted_means(sharded: list[Any], whole: int, batch_rows: int) -> None:
     losses = np.random.default_rng(2).normal(size=whole)
-    for step, together in enumerate(zip(*dealt, strict=True)):
+    for step, together in enumerate(zip(*sharded, strict=True)):
         means = [np.sum(losses[x] * w.astype(float)) / len(x) for x, _, w in together]
-        expected = np.mean(losses[step * joint : (step + 1) * joint])
+        expected = np.mean(losses[step * batch_rows : (step + 1) * batch_rows])
         assert abs(np.mean(means) - expected) < 1e-6
 
 
-def test_a_part_of_a_py_dataset_is_driven_as_the_whole() -> None:
+def test_a_shard_of_a_py_dataset_behaves_like_its_source() -> None:
     whole = Rows(12, 2, workers=3, use_multiprocessing=False, max_queue_size=4)
-    mine, _ = py_parts(whole, 2, "drop")
-    assert (mine.workers, mine.use_multiprocessing, mine.max_queue_size) == (3, False, 4)
-    mine.on_epoch_begin()
-    mine.on_epoch_end()
-    assert whole.told == ["begin", "end"]
-    copied = pickle.loads(pickle.dumps(mine))  # as a worker in a process of its own gets it
-    assert [batch[0].tolist() for batch in copied] == [batch[0].tolist() for batch in mine]
-    (endless, _) = py_parts(Endless(400, 2), 2, "weighted")
+    own, _ = py_shards(whole, 2, "drop")
+    assert (own.workers, own.use_multiprocessing, own.max_queue_size) == (3, False, 4)
+    own.on_epoch_begin()
+    own.on_epoch_end()
+    assert whole.calls == ["begin", "end"]
+    copied = pickle.loads(pickle.dumps(own))  # as in a worker process
+    assert [batch[0].tolist() for batch in copied] == [batch[0].tolist() for batch in own]
+    (endless, _) = py_shards(Endless(400, 2), 2, "weighted")
     assert endless.num_batches is None
-    assert len(mine) == mine.num_batches == 3
+    assert len(own) == own.num_batches == 3
     assert [endless[k][0].tolist() for k in range(2)] == [[0, 1], [4, 5]]
     assert endless[0][2].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
-    ("make", "sentence"),
+    ("make", "message"),
     [
         (lambda: WithoutLength(), "give it a __len__"),
         (lambda: Rows(0, 2), "an empty dataset"),
-        (lambda: py_parts(Rows(8, 2), 2, "drop")[0], "what it made itself"),
+        (lambda: py_shards(Rows(8, 2), 2, "drop")[0], "got a shard"),
         (lambda: Growing(8, 2), "Batch 1 holds 4 samples instead of 3"),
     ],
 )
-def test_py_datasets_that_cannot_be_dealt(make: Any, sentence: str) -> None:
-    with pytest.raises(HvdtoolsError, match=sentence):
-        list(chain(*py_parts(make(), 2, "weighted")))
+def test_py_datasets_that_cannot_be_sharded(make: Any, message: str) -> None:
+    with pytest.raises(HvdtoolsError, match=message):
+        list(chain(*py_shards(make(), 2, "weighted")))
 
 
 # -- arrays ----------------------------------------------------------------
@@ -544,28 +559,28 @@ def test_rows_of_arrays(whole: int, size: int) -> None:
     for uneven in ("drop", "pad", "ragged"):
         if uneven == "drop" and whole < size:
             with pytest.raises(HvdtoolsError, match=f"1 samples for {size} ranks"):
-                arrays.part(data, deals(size, uneven)[0])
+                shard_arrays(data, shardings(size, uneven)[0])
             continue
-        dealt = [arrays.part(data, deal) for deal in deals(size, uneven)]
+        sharded = [shard_arrays(data, sharding) for sharding in shardings(size, uneven)]
         order = list(range(whole - whole % size if uneven == "drop" else whole))
         if uneven == "pad":
             order += [k % whole for k in range(-whole % size)]
-        assert interleaved([own[1].tolist() for own in dealt]) == order
-        for inputs, targets, nothing in dealt:
+        assert interleaved([own[1].tolist() for own in sharded]) == order
+        for inputs, targets, nothing in sharded:
             assert nothing is None
             assert (inputs["x"][:, 0] == 2 * targets).all()
             assert (inputs["more"][0].numpy() == inputs["x"]).all()
             assert np.shares_memory(inputs["x"], x) or uneven == "pad" or not len(targets)
 
 
-def test_arrays_that_cannot_be_dealt() -> None:
-    deal = Deal(0, 2, "drop", 1)
+def test_arrays_that_cannot_be_sharded() -> None:
+    sharding = Sharding(0, 2, "drop", 1)
     with pytest.raises(HvdtoolsError, match="got arrays of 3, 4 rows"):
-        arrays.part((np.zeros(3), np.zeros((4, 2))), deal)
-    with pytest.raises(HvdtoolsError, match="without any row"):
-        arrays.part(np.zeros((0, 2)), deal)
-    with pytest.raises(HvdtoolsError, match="arrays have none yet"):
-        arrays.part(np.zeros(3), Deal(0, 2, "weighted", 1))
+        shard_arrays((np.zeros(3), np.zeros((4, 2))), sharding)
+    with pytest.raises(HvdtoolsError, match="without rows"):
+        shard_arrays(np.zeros((0, 2)), sharding)
+    with pytest.raises(HvdtoolsError, match="arrays are not batched yet"):
+        shard_arrays(np.zeros(3), Sharding(0, 2, "weighted", 1))
 
 
 # -- in a job of one rank --------------------------------------------------
@@ -580,11 +595,11 @@ def test_one_rank_keeps_its_data() -> None:
 @pytest.mark.parametrize(
     "data", [[1, 2], iter([np.zeros(2)]), "rows", None, (), np.float64(3), [np.zeros(2), 3]]
 )
-def test_what_is_no_data(data: Any) -> None:
+def test_unsupported_data(data: Any) -> None:
     with pytest.raises(HvdtoolsError, match=r"give it a tf\.data\.Dataset, a keras\.utils\.PyData"):
         shard(data)
 
 
-def test_an_unknown_mode_is_named() -> None:
+def test_an_unknown_mode() -> None:
     with pytest.raises(HvdtoolsError, match="Unknown uneven mode 'even': choose one of drop, pad"):
         shard(np.zeros(3), uneven="even")

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, TensorDa
 
 import hvdtools.torch as hvt
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.sharding import UNEVEN, Deal
+from hvdtools.core.sharding import UNEVEN, Sharding
 from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
 
@@ -42,7 +42,7 @@ def real(part: StreamPart) -> list[int]:
 def test_a_stream_is_dealt_as_numbers_are(size: int, uneven: str) -> None:
     """Both against the promise of each mode, and against each other."""
     for whole, batch in product(range(23), (1, 2, 3)):
-        deals = [Deal(rank, size, uneven, batch) for rank in range(size)]
+        deals = [Sharding(rank, size, uneven, batch) for rank in range(size)]
         streams = [StreamPart(Numbers(whole), deal) for deal in deals]
         parts = [real(stream) for stream in streams]
         steps = [len(DataLoader(s, batch, collate_fn=CountingCollate(list, True))) for s in streams]
@@ -79,7 +79,7 @@ def test_a_stream_is_dealt_as_numbers_are(size: int, uneven: str) -> None:
 
 def test_a_stream_part_is_the_stream_to_others() -> None:
     stream = Numbers(10)
-    part = StreamPart(stream, Deal(1, 2, "drop", 1))
+    part = StreamPart(stream, Sharding(1, 2, "drop", 1))
     part.length = 7  # as a worker_init_fn does
     assert stream.length == part.length == 7
     assert list(part) == [1, 3, 5]

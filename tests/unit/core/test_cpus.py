@@ -1,4 +1,4 @@
-"""How many threads a rank takes."""
+"""The number of threads of a rank."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hvdtools.core import cpus
 from hvdtools.core.cpus import fair_threads, quota_cpus
 
 
-def test_threads_are_shared_among_those_who_share_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_of_ranks_that_share_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus, "quota_cpus", lambda: None)
     eight = frozenset(range(8))
     assert fair_threads(eight, [eight]) == 8
@@ -34,22 +34,22 @@ def test_a_containers_quota(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mine", "parents", "ranks", "threads"),
+    ("own_cpus", "parents", "ranks", "threads"),
     [
         (range(8), range(8), 4, 2),  # not bound: all ranks of the node share
-        (range(2), range(8), 4, 2),  # bound to a part of its own
+        (range(2), range(8), 4, 2),  # bound to different cores
         (range(4), range(8), 4, 2),  # bound to a socket that two ranks share
         (range(8), range(8), 1, 8),
         (range(1), range(8), 16, 1),
     ],
 )
-def test_threads_before_ranks_can_talk(
-    mine: range, parents: range, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
+def test_threads_before_ranks_can_communicate(
+    own_cpus: range, parents: range, ranks: int, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpus, "quota_cpus", lambda: None)
-    monkeypatch.setattr(cpus, "usable_cpus", lambda: frozenset(mine))
+    monkeypatch.setattr(cpus, "usable_cpus", lambda: frozenset(own_cpus))
     monkeypatch.setattr(cpus, "_cpus_of_parent", lambda: frozenset(parents))
-    assert cpus.fair_threads_of_siblings(ranks) == threads
+    assert cpus.fair_threads_before_init(ranks) == threads
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")

@@ -1,4 +1,4 @@
-"""The parts of the rendezvous that need no second process."""
+"""The parts of the rendezvous that need only one process."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from types import SimpleNamespace
 import pytest
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.topology import ALONE, LaunchEnvironment
-from hvdtools.rendezvous import apply_named_interface, choose_controller, prepare_gloo, static
-from hvdtools.rendezvous.choose import choose
-from hvdtools.rendezvous.endpoint import Endpoint
-from hvdtools.rendezvous.file import NamesOrFile, SharedFile
+from hvdtools.core.topology import SINGLE_PROCESS, LaunchEnvironment
+from hvdtools.rendezvous import apply_named_interface, prepare_gloo
+from hvdtools.rendezvous.gloo import choose_discovery
+from hvdtools.rendezvous.job import choose_controller
 from hvdtools.rendezvous.membership import (
     Member,
-    Place,
+    Placement,
     address_of_rank_0,
+    find_conflict,
+    missing_ranks,
     on_one_machine,
-    places_of,
-    what_is_wrong,
-    who_is_missing,
+    place_ranks,
 )
 from hvdtools.rendezvous.network import interface_of, own_addresses
+from hvdtools.rendezvous.protocol import Endpoint
+from hvdtools.rendezvous.static import HostNamesOrFile, SharedFile, StaticDiscovery
 
 
 def members(*hosts: str, machines: str = "") -> list[Member]:
-    """One for each host named, in rank order; local ranks as launchers count them."""
+    """One for each host in `hosts`, in rank order; local ranks as launchers count them."""
     return [
         Member(
             rank=rank,
@@ -45,82 +46,71 @@ def members(*hosts: str, machines: str = "") -> list[Member]:
     ]
 
 
-def horovods(places: list[Place]) -> list[tuple[str, int, int, int, int]]:
-    return [(p.hostname, p.local_rank, p.local_size, p.cross_rank, p.cross_size) for p in places]
+def variables(placements: list[Placement]) -> list[tuple[str, int, int, int, int]]:
+    return [
+        (p.hostname, p.local_rank, p.local_size, p.cross_rank, p.cross_size) for p in placements
+    ]
 
 
-def test_places_two_and_two() -> None:
-    assert horovods(places_of(members("a", "a", "b", "b"))) == [
+def test_placements_two_and_two() -> None:
+    assert variables(place_ranks(members("a", "a", "b", "b"))) == [
         ("a", 0, 2, 0, 2), ("a", 1, 2, 0, 2), ("b", 0, 2, 1, 2), ("b", 1, 2, 1, 2),
     ]  # fmt: skip
 
 
-def test_places_uneven_and_out_of_order() -> None:
-    """The cross group of a local rank holds only the nodes that have so many ranks."""
-    assert horovods(places_of(members("b", "a", "b", "c", "b", "a"))) == [
+def test_placements_uneven_and_out_of_order() -> None:
+    """The cross group of a local rank holds only the nodes that have that local rank."""
+    assert variables(place_ranks(members("b", "a", "b", "c", "b", "a"))) == [
         ("b", 0, 3, 0, 3), ("a", 0, 2, 1, 3), ("b", 1, 3, 0, 2),
         ("c", 0, 1, 2, 3), ("b", 2, 3, 0, 1), ("a", 1, 2, 1, 2),
     ]  # fmt: skip
 
 
-def test_two_hosts_of_one_name() -> None:
+def test_two_hosts_with_one_name() -> None:
     twins = [replace(m, local_rank=0) for m in members("a", "a", machines="xy")]
-    assert [place.hostname for place in places_of(twins)] == ["a-1", "a-2"]
-    assert [place.cross_size for place in places_of(twins)] == [2, 2]
+    assert [each.hostname for each in place_ranks(twins)] == ["a-1", "a-2"]
+    assert [each.cross_size for each in place_ranks(twins)] == [2, 2]
 
 
-def test_local_ranks_that_do_not_fit() -> None:
+def test_wrong_local_ranks_are_refused() -> None:
     twice = [replace(member, local_rank=0) for member in members("a", "a")]
-    with pytest.raises(ValueError, match=r"ranks on a say that their local ranks are 0, 0,"):
-        places_of(twice)
+    with pytest.raises(ValueError, match=r"ranks on a have the local ranks 0, 0 instead of 0 to 1"):
+        place_ranks(twice)
 
 
-def test_the_launchers_local_ranks_stay() -> None:
-    """They chose the GPU already; any order of 0 to n - 1 will do."""
+def test_the_launchers_local_ranks_are_kept() -> None:
+    """They determine the GPU; any order of 0 to n - 1 is allowed."""
     found = [replace(m, local_rank=1 - m.local_rank) for m in members("a", "a")]
-    assert [place.local_rank for place in places_of(found)] == [1, 0]
+    assert [each.local_rank for each in place_ranks(found)] == [1, 0]
 
 
-def test_contradictions() -> None:
+def test_conflicts() -> None:
     good = members("a", "a", "b")
-    assert what_is_wrong(good, 3) is None
-    assert what_is_wrong(good[:2], 3) is None
-    assert "has 8 ranks and rank 0 says 3" in str(
-        what_is_wrong([*good[:2], replace(good[2], size=8)], 3)
+    assert find_conflict(good, 3) is None
+    assert find_conflict(good[:2], 3) is None
+    assert "has a job of 8 ranks, and rank 0 one of 3" in str(
+        find_conflict([*good[:2], replace(good[2], size=8)], 3)
     )
-    assert "Two processes say that they are rank 1 (a, b)" in str(
-        what_is_wrong([*good, replace(good[1], host="b", nonce="other")], 3)
+    assert "Two processes have rank 1 (a, b)" in str(
+        find_conflict([*good, replace(good[1], host="b", nonce="other")], 3)
     )
 
 
 def test_missing_ranks_are_named() -> None:
     some = members(*"abcdef")
-    assert who_is_missing([some[0], *some[2:]], 6, 60).startswith("Rank 1 of 6 did not come")
-    assert "Ranks 0, 1, 2, 3, 4, 5, 6, 7 and 4 more of 12" in who_is_missing([], 12, 60)
+    assert missing_ranks([some[0], *some[2:]], 6, 60).startswith("Rank 1 of 6 did not reach init()")
+    assert "Ranks 0, 1, 2, 3, 4, 5, 6, 7 and 4 more of 12" in missing_ranks([], 12, 60)
 
 
-def test_where_others_reach_rank_0() -> None:
+def test_the_address_of_rank_0() -> None:
     found = members("a", "a", "b", "c", "d")
     found[1] = replace(found[1], via="127.0.1.1")  # on its own host
     found[2] = replace(found[2], via="172.17.0.1")
     assert address_of_rank_0(found) == "10.0.0.1"
     assert not on_one_machine(found)
-    alone = members("a", "a")
-    assert address_of_rank_0(alone) is None
-    assert on_one_machine(alone)
-
-
-@pytest.mark.parametrize(
-    ("nodelist", "names"),
-    [
-        ("", ()),
-        ("n1", ("n1",)),
-        ("n[1-3,7],login", ("n1", "n2", "n3", "n7", "login")),
-        ("rack[1-2]n[08-10]x", tuple(f"rack{r}n{n}x" for r in (1, 2) for n in ("08", "09", "10"))),
-    ],
-)
-def test_slurms_list_of_nodes(nodelist: str, names: tuple[str, ...]) -> None:
-    assert static.expand(nodelist) == names
+    local = members("a", "a")
+    assert address_of_rank_0(local) is None
+    assert on_one_machine(local)
 
 
 def slurm(**more: str) -> tuple[LaunchEnvironment, dict[str, str]]:
@@ -131,77 +121,83 @@ def slurm(**more: str) -> tuple[LaunchEnvironment, dict[str, str]]:
         "SLURMD_NODENAME": "n3",
         **more,
     }
-    return LaunchEnvironment("srun", 1, 2, 0, 1, False, brings_meeting_point=False), environ
+    return LaunchEnvironment("srun", 1, 2, 0, 1, False, provides_rendezvous=False), environ
 
 
-def looks(launch_env: LaunchEnvironment, environ: dict[str, str]) -> list[Endpoint]:
-    return list(choose(launch_env, environ, 1.0).look())
+def candidates(launch_env: LaunchEnvironment, environ: dict[str, str]) -> list[Endpoint]:
+    return list(choose_discovery(launch_env, environ, 1.0).candidates())
 
 
-def test_ways_of_slurm() -> None:
-    offers = looks(*slurm())
-    assert {offer.addresses for offer in offers} == {("n2",)}
-    assert all(20000 <= offer.port < 32000 for offer in offers)
-    assert offers == looks(*slurm())
+def test_candidates_under_slurm() -> None:
+    found = candidates(*slurm())
+    assert {endpoint.addresses for endpoint in found} == {("n2",)}
+    assert all(20000 <= endpoint.port < 32000 for endpoint in found)
+    assert found == candidates(*slurm())
     for other in ({"SLURM_STEP_ID": "1"}, {"SLURM_RESTART_COUNT": "1"}, {"SLURM_JOB_ID": "8"}):
-        assert not {offer.token for offer in looks(*slurm(**other))} & {offers[0].token}
-    ports = [offer.port for offer in looks(*slurm(SLURM_STEP_RESV_PORTS="12001-12002,12009"))]
+        assert not {endpoint.token for endpoint in candidates(*slurm(**other))} & {found[0].token}
+    ports = [
+        endpoint.port for endpoint in candidates(*slurm(SLURM_STEP_RESV_PORTS="12001-12002,12009"))
+    ]
     assert ports[:3] == [12001, 12002, 12009]
-    assert ports[3:] == [offer.port for offer in offers]
-    anywhere = looks(*slurm(SLURM_DISTRIBUTION="arbitrary"))
-    assert {offer.addresses for offer in anywhere} == {("n2", "n3")}
-    on_one = looks(*slurm(SLURM_STEP_NUM_NODES="1"))
-    assert {offer.addresses for offer in on_one} == {("127.0.0.1",)}
+    assert ports[3:] == [endpoint.port for endpoint in found]
+    anywhere = candidates(*slurm(SLURM_DISTRIBUTION="arbitrary"))
+    assert {endpoint.addresses for endpoint in anywhere} == {("n2", "n3")}
+    on_one = candidates(*slurm(SLURM_STEP_NUM_NODES="1"))
+    assert {endpoint.addresses for endpoint in on_one} == {("127.0.0.1",)}
 
 
-def test_the_users_own_place_comes_first() -> None:
+def test_the_users_address_comes_first() -> None:
     launch_env, environ = slurm(HVDTOOLS_RENDEZVOUS="head.example:4000")
-    (offer,) = looks(launch_env, environ)
-    assert (offer.addresses, offer.port) == (("head.example",), 4000)
+    (endpoint,) = candidates(launch_env, environ)
+    assert (endpoint.addresses, endpoint.port) == (("head.example",), 4000)
     for wrong in ("head", "head:", ":4000", "head:0", "head:99999"):
         with pytest.raises(HvdtoolsError, match="must be host:port"):
-            looks(launch_env, {**environ, "HVDTOOLS_RENDEZVOUS": wrong})
+            candidates(launch_env, {**environ, "HVDTOOLS_RENDEZVOUS": wrong})
 
 
 def test_a_closed_pmi_connection() -> None:
     launch_env = LaunchEnvironment("mpirun (MPICH or Intel MPI)", 0, 2, 0, 2, False, False)
     with pytest.raises(HvdtoolsError, match="has closed the connection"):
-        choose(launch_env, {"PMI_FD": "4999"}, 1.0)
+        choose_discovery(launch_env, {"PMI_FD": "4999"}, 1.0)
 
 
 def test_open_mpi_without_pmix_on_one_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvdtools.rendezvous.pmix.find_library", lambda environ: None)
     environ = {"PMIX_NAMESPACE": "prterun-a-12@1"}
-    (offer, *_) = looks(LaunchEnvironment("Open MPI's mpirun", 1, 2, 1, 2, True, False), environ)
-    assert offer.addresses == ("127.0.0.1",)
-    spread = choose(LaunchEnvironment("Open MPI's mpirun", 1, 2, 0, 1, True, False), environ, 1.0)
+    (endpoint, *_) = candidates(
+        LaunchEnvironment("Open MPI's mpirun", 1, 2, 1, 2, True, False), environ
+    )
+    assert endpoint.addresses == ("127.0.0.1",)
+    spread = choose_discovery(
+        LaunchEnvironment("Open MPI's mpirun", 1, 2, 0, 1, True, False), environ, 1.0
+    )
     assert isinstance(spread, SharedFile)
 
 
 def test_a_shared_file(tmp_path: Path) -> None:
     file = SharedFile(tmp_path, "job 7")
-    assert file.look() == ()
-    offer = Endpoint(("10.0.0.1", "127.0.0.1"), 4000, "job 7")
-    file.publish(offer)
-    assert SharedFile(tmp_path, "job 7").look() == (offer,)
-    assert SharedFile(tmp_path, "job 8").look() == ()
-    file.forget()
+    assert file.candidates() == ()
+    endpoint = Endpoint(("10.0.0.1", "127.0.0.1"), 4000, "job 7")
+    file.publish(endpoint)
+    assert SharedFile(tmp_path, "job 7").candidates() == (endpoint,)
+    assert SharedFile(tmp_path, "job 8").candidates() == ()
+    file.clean_up()
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(HvdtoolsError, match="Rank 0 cannot write"):
-        SharedFile(tmp_path / "nowhere", "job 7").publish(offer)
+        SharedFile(tmp_path / "nowhere", "job 7").publish(endpoint)
 
 
 @pytest.mark.parametrize(("own_name", "written"), [("localhost", False), ("no.such.host.", True)])
-def test_the_file_is_written_where_a_name_leads_nowhere(
+def test_the_file_is_written_if_a_name_does_not_resolve(
     tmp_path: Path, own_name: str, written: bool
 ) -> None:
-    place = static.StaticDiscovery((own_name,), (4000,), "job 7")
-    way = NamesOrFile(place, SharedFile(tmp_path, "job 7"), own_name)
-    way.publish(Endpoint(("10.0.0.1",), 4000, "job 7"))
+    static = StaticDiscovery((own_name,), (4000,), "job 7")
+    discovery = HostNamesOrFile(static, SharedFile(tmp_path, "job 7"), own_name)
+    discovery.publish(Endpoint(("10.0.0.1",), 4000, "job 7"))
     assert bool(list(tmp_path.iterdir())) == written
 
 
-def test_own_addresses_begin_with_a_real_one() -> None:
+def test_own_addresses_end_with_loopback() -> None:
     addresses = own_addresses(None)
     assert addresses[-1] == "127.0.0.1"
     assert interface_of("127.0.0.1") == interface_of("127.0.1.1") == "lo"
@@ -209,7 +205,7 @@ def test_own_addresses_begin_with_a_real_one() -> None:
     assert own_addresses("lo") == ("127.0.0.1",)
 
 
-def test_one_knob_for_the_interface() -> None:
+def test_one_variable_for_the_interface() -> None:
     environ = {"HVDTOOLS_INTERFACE": "lo", "GLOO_SOCKET_IFNAME": "mine"}
     apply_named_interface(environ)
     assert environ["HOROVOD_GLOO_IFACE"] == "lo"
@@ -228,13 +224,13 @@ def test_an_unknown_interface(variable: str) -> None:
 
 
 def horovod(*built: str) -> SimpleNamespace:
-    """Stands for builds that one machine does not have all of."""
+    """A fake of Horovod: no machine has every build of it."""
     return SimpleNamespace(mpi_built=lambda: "mpi" in built, gloo_built=lambda: "gloo" in built)
 
 
-SRUN = LaunchEnvironment("srun", 0, 2, 0, 2, serves_mpi=False, brings_meeting_point=False)
+SRUN = LaunchEnvironment("srun", 0, 2, 0, 2, serves_mpi=False, provides_rendezvous=False)
 MPIRUN = LaunchEnvironment(
-    "Open MPI's mpirun", 0, 2, 0, 2, serves_mpi=True, brings_meeting_point=False
+    "Open MPI's mpirun", 0, 2, 0, 2, serves_mpi=True, provides_rendezvous=False
 )
 HOROVODRUN = LaunchEnvironment("horovodrun", 0, 2, 0, 2, serves_mpi=False)
 
@@ -248,11 +244,11 @@ HOROVODRUN = LaunchEnvironment("horovodrun", 0, 2, 0, 2, serves_mpi=False)
         (MPIRUN, ("mpi", "gloo"), "GLOO", "gloo"),
         (MPIRUN, ("gloo",), None, "gloo"),
         (HOROVODRUN, ("mpi", "gloo"), None, "gloo"),
-        (ALONE, ("mpi", "gloo"), None, "gloo"),
-        (ALONE, ("mpi",), None, "mpi"),
+        (SINGLE_PROCESS, ("mpi", "gloo"), None, "gloo"),
+        (SINGLE_PROCESS, ("mpi",), None, "mpi"),
     ],
 )
-def test_who_coordinates(
+def test_the_controller(
     launch_env: LaunchEnvironment, built: tuple[str, ...], named: str | None, controller: str
 ) -> None:
     environ = {} if named is None else {"HOROVOD_CONTROLLER": named}
@@ -260,22 +256,22 @@ def test_who_coordinates(
 
 
 @pytest.mark.parametrize("named", [{}, {"HOROVOD_CPU_OPERATIONS": "MPI"}])
-def test_gloo_does_not_sum_through_an_mpi_that_nobody_started(named: dict[str, str]) -> None:
-    prepare_gloo(ALONE, named)
+def test_gloo_does_not_use_an_mpi_that_was_not_started(named: dict[str, str]) -> None:
+    prepare_gloo(SINGLE_PROCESS, named)
     assert named["HOROVOD_CPU_OPERATIONS"] == named["HOROVOD_CONTROLLER"] == "gloo"
 
 
 @pytest.mark.parametrize(
-    ("launch_env", "built", "named", "words"),
+    ("launch_env", "built", "named", "message"),
     [
         (SRUN, ("mpi",), None, "srun started 2 ranks for gloo, but this Horovod was built without"),
         (MPIRUN, ("gloo",), "mpi", "for mpi, but this Horovod was built without it"),
         (SRUN, ("gloo",), "nccl", "Unknown controller in HOROVOD_CONTROLLER 'nccl': choose one of"),
     ],
 )
-def test_nobody_can_coordinate(
-    launch_env: LaunchEnvironment, built: tuple[str, ...], named: str | None, words: str
+def test_a_controller_that_was_not_built(
+    launch_env: LaunchEnvironment, built: tuple[str, ...], named: str | None, message: str
 ) -> None:
     environ = {} if named is None else {"HOROVOD_CONTROLLER": named}
-    with pytest.raises(HvdtoolsError, match=words):
+    with pytest.raises(HvdtoolsError, match=message):
         choose_controller(horovod(*built), launch_env, environ)

@@ -1,4 +1,4 @@
-"""Rank variables of every launcher are read in one place."""
+"""The rank variables of every launcher."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import replace
 import pytest
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.topology import ALONE, MET, LaunchEnvironment, read_launch_environment
+from hvdtools.core.topology import (
+    RENDEZVOUS_MARK,
+    SINGLE_PROCESS,
+    LaunchEnvironment,
+    read_launch_environment,
+)
 
 HOROVODRUN = {
     "HOROVOD_RANK": "3",
@@ -36,7 +41,7 @@ TORCHRUN = {
     "MASTER_ADDR": "host1",
     "MASTER_PORT": "29500",
 }
-# What sbatch sets in the script itself (Slurm 22.05), for a job of 4 tasks on 2 nodes ...
+# Set by sbatch in the script itself (Slurm 22.05), for a job of 4 tasks on 2 nodes ...
 BATCH = {
     "SLURM_JOB_ID": "7",
     "SLURM_NTASKS": "4",
@@ -55,13 +60,11 @@ STEP = {
     "SLURM_STEP_NUM_TASKS": "3",
     "SLURM_STEP_TASKS_PER_NODE": "2,1",
 }
-OF_STEP = LaunchEnvironment("srun", 2, 3, 0, 1, serves_mpi=False, brings_meeting_point=False)
-OF_TORCHRUN = LaunchEnvironment(
-    "torchrun", 3, 4, 1, 2, serves_mpi=False, brings_meeting_point=False
-)
+OF_STEP = LaunchEnvironment("srun", 2, 3, 0, 1, serves_mpi=False, provides_rendezvous=False)
+OF_TORCHRUN = LaunchEnvironment("torchrun", 3, 4, 1, 2, serves_mpi=False, provides_rendezvous=False)
 OF_HYDRA = replace(OF_TORCHRUN, launcher="mpirun (MPICH or Intel MPI)")
 OF_MPIRUN = LaunchEnvironment(
-    "Open MPI's mpirun", 3, 4, 1, 2, serves_mpi=True, brings_meeting_point=False
+    "Open MPI's mpirun", 3, 4, 1, 2, serves_mpi=True, provides_rendezvous=False
 )
 
 
@@ -75,7 +78,7 @@ def test_horovodrun() -> None:
     ("environ", "launch_env"),
     [(MPIRUN, OF_MPIRUN), (HYDRA, OF_HYDRA), (TORCHRUN, OF_TORCHRUN), (STEP, OF_STEP)],
 )
-def test_a_launcher_without_a_meeting_point(
+def test_a_launcher_without_a_rendezvous(
     environ: dict[str, str], launch_env: LaunchEnvironment
 ) -> None:
     assert read_launch_environment(environ) == launch_env
@@ -111,10 +114,10 @@ def test_sruns_pmi_variables_are_sruns() -> None:
         {"RANK": "1", "WORLD_SIZE": "4"},
         {"MASTER_ADDR": "host1", "MASTER_PORT": "29500"},
     ],
-    ids=["nobody", "a batch script", "the batch step", "half of torchrun", "the other half"],
+    ids=["no launcher", "a batch script", "the batch step", "half of torchrun", "the other half"],
 )
-def test_alone(environ: dict[str, str]) -> None:
-    assert read_launch_environment(environ) == ALONE
+def test_a_single_process(environ: dict[str, str]) -> None:
+    assert read_launch_environment(environ) == SINGLE_PROCESS
 
 
 def test_a_step_of_one_task() -> None:
@@ -132,24 +135,24 @@ def test_tasks_on_each_node_of_a_step(text: str, node: int, local_size: int) -> 
     assert read_launch_environment(environ).local_size == local_size
 
 
-def test_tasks_in_another_notation() -> None:
+def test_tasks_in_an_unknown_notation() -> None:
     with pytest.raises(HvdtoolsError, match=r"SLURM_STEP_TASKS_PER_NODE='2 each'"):
         read_launch_environment({**STEP, "SLURM_STEP_TASKS_PER_NODE": "2 each"})
 
 
-def test_what_the_rendezvous_set_is_not_horovodruns() -> None:
-    meeting_point = {
+def test_variables_of_the_rendezvous_are_not_horovodruns() -> None:
+    store = {
         "HOROVOD_GLOO_RENDEZVOUS_ADDR": "10.0.0.1",
         "HOROVOD_GLOO_RENDEZVOUS_PORT": "4000",
     }
-    after = {**STEP, **HOROVODRUN, **meeting_point, MET: "10.0.0.1:4000"}
+    after = {**STEP, **HOROVODRUN, **store, RENDEZVOUS_MARK: "10.0.0.1:4000"}
     assert read_launch_environment(after) == OF_STEP
-    # A horovodrun started by such a rank names a meeting point of its own.
+    # A horovodrun started by such a rank names another store.
     below = {**after, "HOROVOD_GLOO_RENDEZVOUS_PORT": "5000"}
     assert read_launch_environment(below).launcher == "horovodrun"
 
 
-def test_what_the_launcher_expects() -> None:
+def test_the_expected_size() -> None:
     found = read_launch_environment({**STEP, "HVDTOOLS_SIZE": "3", "HVDTOOLS_NODES": "2"})
     assert found == replace(OF_STEP, expect_size=3, expect_nodes=2)
     with pytest.raises(HvdtoolsError, match="HVDTOOLS_NODES is 'two'"):
@@ -180,6 +183,6 @@ def test_mpich_with_a_pmi_port() -> None:
         read_launch_environment({"PMI_PORT": "vm:39041", "PMI_ID": "0", "MPI_LOCALRANKID": "0"})
 
 
-def test_a_variable_that_is_no_number() -> None:
+def test_a_variable_that_is_not_a_number() -> None:
     with pytest.raises(HvdtoolsError, match="OMPI_COMM_WORLD_SIZE='many'"):
         read_launch_environment({**MPIRUN, "OMPI_COMM_WORLD_SIZE": "many"})

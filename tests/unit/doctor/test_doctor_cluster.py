@@ -20,7 +20,8 @@ from doctor_clusters import (
 from doctor_machines import GIB
 from rich.console import Console
 
-from hvdtools.build.query import TIMED_OUT, Answer
+from hvdtools.build.query import Answer
+from hvdtools.core.errors import TIMED_OUT
 from hvdtools.doctor.cluster.ask import read
 from hvdtools.doctor.cluster.check import ClusterCheck, last_words
 from hvdtools.doctor.cluster.compare import compare, difference_in_words, listed, row

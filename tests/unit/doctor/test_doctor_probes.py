@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hvdtools.build.query import TIMED_OUT, Answer, query
+from hvdtools.build.query import Answer, query
+from hvdtools.core.errors import TIMED_OUT
 from hvdtools.doctor.facts import Load
 from hvdtools.doctor.facts_host import Card, Gpus, Port
 from hvdtools.doctor.probe import find_cores, find_memory

@@ -8,7 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.launch.outcome import TIMED_OUT
+from hvdtools.core.errors import TIMED_OUT
 
 _CANCELLED = 128 + signal.SIGINT
 

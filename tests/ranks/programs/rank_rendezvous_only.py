@@ -1,9 +1,10 @@
-"""Run in every rank: meet the others, without a framework and so within a second.
+"""Run in every rank: the rendezvous without a framework, which takes less than a second.
 
-    python tests/rank_rendezvous_alone.py [twice] [absent] [sleep=SECONDS] [train]
+    rank_rendezvous_only.py [twice] [absent] [sleep=SECONDS]
 
-Prints one line of JSON: Horovod's variables, or what was refused, and how long it took.
-`absent` never comes to the meeting; `twice` meets once more, as for a second framework.
+Prints one line of JSON: Horovod's variables, or the error, and the time that it took.
+With `absent` the rank does not take part; with `twice` there are two rendezvous, as for a
+second framework.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import read_launch_environment
 
 
-def meet() -> dict[str, object]:
+def run_rendezvous() -> dict[str, object]:
     start = time.monotonic()
     try:
         launch_env = read_launch_environment(os.environ)
@@ -28,7 +29,7 @@ def meet() -> dict[str, object]:
         return {"refused": str(error), "took_s": time.monotonic() - start}
     took_s = time.monotonic() - start
     seen = {name: value for name, value in os.environ.items() if name.startswith("HOROVOD_")}
-    # What a second start of Horovod, or a child, would take itself for.
+    # A second start of Horovod, or a child process, must read the same.
     after = read_launch_environment(os.environ)
     assert after == launch_env, (after, launch_env)
     return {"launcher": launch_env.launcher, "took_s": took_s, **seen}
@@ -42,11 +43,11 @@ def main(arguments: list[str]) -> None:
         time.sleep(5)
         return
     for _ in range(1 + ("twice" in arguments)):
-        seen = meet()
-        # In one piece: launchers mix the lines of ranks.
+        seen = run_rendezvous()
+        # In one write: launchers interleave the output of ranks.
         sys.stdout.write(f"SEEN {json.dumps(seen)}\n")
         sys.stdout.flush()
-    # Horovod would start now and keep rank 0 here until all have read the book.
+    # Horovod would start now, and keep rank 0 here until all have read the membership.
     time.sleep(1)
     if "refused" in seen:
         sys.exit(1)

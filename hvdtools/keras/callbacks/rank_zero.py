@@ -1,4 +1,4 @@
-"""One rank writes and prints; the others train without a word."""
+"""Only rank 0 writes files and prints; the other ranks train silently."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import horovod.tensorflow as hvd
 import keras
 
-# By name: not every Keras 3 has them all.
+# By name: not every version of Keras 3 has them all.
 _WRITERS = (
     "BackupAndRestore",
     "CSVLogger",
@@ -18,37 +18,37 @@ _WRITERS = (
     "RemoteMonitor",
     "TensorBoard",
 )
-# They do their work on every rank; what they say is said once.
-_SPEAKERS = (
+# They run on every rank, but only rank 0 prints their messages.
+_PRINTERS = (
     keras.callbacks.EarlyStopping,
     keras.callbacks.LearningRateScheduler,
     keras.callbacks.ReduceLROnPlateau,
 )
 
 
-def for_this_rank(own: Sequence[Any]) -> list[Any]:
-    """The callbacks that run here; on other ranks than 0 they are made silent."""
+def callbacks_of_rank(callbacks: Sequence[Any]) -> list[Any]:
+    """The callbacks that run on this rank; on other ranks than 0 they do not print."""
     if hvd.rank() == 0:
-        return list(own)
-    kept = [callback for callback in own if not _for_rank_0(callback)]
+        return list(callbacks)
+    kept = [callback for callback in callbacks if not _only_on_rank_0(callback)]
     for callback in kept:
-        if isinstance(callback, _SPEAKERS):
+        if isinstance(callback, _PRINTERS):
             callback.verbose = 0
     return kept
 
 
-def _for_rank_0(callback: Any) -> bool:
+def _only_on_rank_0(callback: Any) -> bool:
     writers = tuple(
         getattr(keras.callbacks, name) for name in _WRITERS if hasattr(keras.callbacks, name)
     )
     return isinstance(callback, writers) or getattr(callback, "rank_0_only", False)
 
 
-class Silent(keras.callbacks.ProgbarLogger):
-    """Keras prints a progress bar of its own where the list has none: this one is mute."""
+class SilentProgbar(keras.callbacks.ProgbarLogger):
+    """Replaces the progress bar that Keras adds to a list without one."""
 
     @classmethod
-    def where_needed(cls) -> list[Silent]:
+    def if_needed(cls) -> list[SilentProgbar]:
         """One, on ranks other than 0."""
         return [cls()] if hvd.rank() else []
 
