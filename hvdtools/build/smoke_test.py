@@ -17,12 +17,22 @@ from hvdtools.build.plan import BuildPlan
 from hvdtools.build.run_logged import end_group, scrubbed, start_group
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.mpi import Mpirun
+from hvdtools.core.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LIMIT_S = 120
 RANK_PROGRAM = Path(__file__).parent / "rank_check.py"
+CONTROLLER_NAMES = {"mpi": "MPI", "gloo": "Gloo"}
+RANK_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+
+_SHOWN = 4  # lines of a failed job
+_NOISE = re.compile(r"warnings\.warn|Warning\b")
+_ERROR = re.compile(
+    r"\b\w*(Error|Exception)\b: |\berror\b|Unable to|refused|timed out|No route|the job has"
+    r"|coordinates the ranks, not|sums are wrong|built without NCCL"
+)
 
 # A smoke test is a job of its own on this machine, also inside an allocation or another job.
 _OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "HVDTOOLS_", "OMPI_COMM_", "OMPI_UNIVERSE_")
@@ -41,9 +51,8 @@ class SmokeTest:
     @property
     def name(self) -> str:
         """In words: "torch over MPI, 2 ranks"."""
-        over = {"mpi": "MPI", "gloo": "Gloo"}[self.controller]
-        moved = ", NCCL" if self.device == "gpu" else ""
-        return f"{self.framework} over {over}{moved}, {self.size} rank{'s' * (self.size > 1)}"
+        over = CONTROLLER_NAMES[self.controller] + (", NCCL" if self.device == "gpu" else "")
+        return f"{self.framework} over {over}, {counted(self.size, 'rank')}"
 
 
 def smoke_tests(plan: BuildPlan, env: Environment) -> Iterator[SmokeTest]:
@@ -105,7 +114,7 @@ def run_smoke_tests(plan: BuildPlan, env: Environment, console: Console) -> None
         took = f"({tried.elapsed_s:.1f} s)"
         if tried.complaint:
             console.print(f"  ✗ {test.name}: {tried.complaint} {took}", highlight=False)
-            for line in telling(tried.output):
+            for line in error_lines(tried.output):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
             raise HvdtoolsError(
                 f"The built Horovod fails its check ({test.name}: {tried.complaint}); see {log}."
@@ -136,9 +145,7 @@ def attempt(test: SmokeTest, ranks_a_core: float = 1) -> Attempt:
 
 
 def _environment() -> dict[str, str]:
-    environment = scrubbed(os.environ, _OTHER_JOBS)
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    environment = {**scrubbed(os.environ, _OTHER_JOBS), **RANK_ENVIRONMENT}
     environment.setdefault("OMP_NUM_THREADS", "1")
     if os.geteuid() == 0:
         environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
@@ -170,8 +177,8 @@ def judge(size: int, status: int, output: str) -> str:
     return "" if ranks == expected else f"{len(ranks)} of {size} ranks gave the right sums"
 
 
-def telling(output: str) -> list[str]:
-    """The lines of a failed job's output that say why, four at most."""
-    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"Error|error|wrong|not the", line)]
-    return (errors or lines)[-4:]
+def error_lines(output: str) -> tuple[str, ...]:
+    """The lines of a failed job that say why: the first that name an error, else the last."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line for line in lines if not _NOISE.search(line)]
+    return tuple([line for line in lines if _ERROR.search(line)][:_SHOWN] or lines[-_SHOWN:])

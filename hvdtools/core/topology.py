@@ -183,7 +183,7 @@ def _slurm(environ: Mapping[str, str]) -> LaunchEnvironment:
     if environ.get("SLURM_STEP_ID") in _BATCH_STEPS:
         return ALONE
     tasks_name = "SLURM_STEP_TASKS_PER_NODE"
-    tasks = _tasks_per_node(environ.get(tasks_name, ""))
+    tasks = read_tasks_per_node(environ.get(tasks_name, ""))
     node = _number(environ, "SLURM_NODEID") or 0
     if node < len(tasks):
         environ = {**environ, tasks_name: str(tasks[node])}
@@ -191,8 +191,8 @@ def _slurm(environ: Mapping[str, str]) -> LaunchEnvironment:
     return _promise(environ, "srun", names)
 
 
-def _tasks_per_node(text: str) -> list[int]:
-    """ "3(x2),1" -> [3, 3, 1]; [] for what is not written so."""
+def read_tasks_per_node(text: str) -> list[int]:
+    """ "3(x2),1" -> [3, 3, 1]; [] for any other text."""
     if not re.fullmatch(r"\d+(\(x\d+\))?(,\d+(\(x\d+\))?)*", text):
         return []
     runs = re.findall(r"(\d+)(?:\(x(\d+)\))?", text)

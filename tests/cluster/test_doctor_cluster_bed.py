@@ -109,7 +109,7 @@ def test_the_host_whose_ranks_fail_is_found(hosts_bed: HostsBed, in_place_of: An
     assert len(errors) == 2
     for sentence in errors:
         assert sentence.endswith(
-            "host3 breaks it: the others add up without, and it fails alone, too"
+            "host3 breaks it: the others work without, and it fails alone, too"
         )
     assert not hosts_bed.processes()
 

@@ -104,8 +104,8 @@ def test_one_screen_also_on_a_terminal_without_check_marks() -> None:
 def test_the_command_itself_imports_no_framework() -> None:
     code = (
         "import sys\n"
-        "from hvdtools.doctor.command import examined\n"
-        "examined(None)\n"
+        "from hvdtools.doctor.command import examine_local\n"
+        "examine_local(None)\n"
         "print([name for name in ('torch', 'tensorflow', 'horovod') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
