@@ -1,4 +1,4 @@
-"""Prove an installed Horovod: real ranks, one all-reduce, the right numbers."""
+"""Smoke tests of an installed Horovod: an all-reduce on real ranks, with known sums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hvdtools.build.environment import Environment
 from hvdtools.build.plan import BuildPlan
-from hvdtools.build.run_logged import end_group, scrubbed, start_group
+from hvdtools.build.programs import end_group, scrubbed, start_group
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.mpi import Mpirun
 from hvdtools.core.words import counted
@@ -34,7 +34,7 @@ _ERROR = re.compile(
     r"|coordinates the ranks, not|sums are wrong|built without NCCL"
 )
 
-# A smoke test is a job of its own on this machine, also inside an allocation or another job.
+# Inside an allocation or another job, a smoke test still starts a separate job on this machine.
 _OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "HVDTOOLS_", "OMPI_COMM_", "OMPI_UNIVERSE_")
 
 
@@ -50,7 +50,7 @@ class SmokeTest:
 
     @property
     def name(self) -> str:
-        """In words: "torch over MPI, 2 ranks"."""
+        """As a text, "torch over MPI, 2 ranks"."""
         over = CONTROLLER_NAMES[self.controller] + (", NCCL" if self.device == "gpu" else "")
         return f"{self.framework} over {over}, {counted(self.size, 'rank')}"
 
@@ -58,8 +58,8 @@ class SmokeTest:
 def smoke_tests(plan: BuildPlan, env: Environment) -> Iterator[SmokeTest]:
     """A job for each framework, controller and device that the plan builds for.
 
-    NCCL is proved with two ranks if there are two GPUs, with one rank if
-    there is one, and not at all where there is none.
+    NCCL is tested with two ranks if there are two GPUs, with one rank if there is one, and not at
+    all if there is none.
     """
     sizes = {"cpu": 2}
     if plan.gpu.operations == "nccl" and env.gpus:
@@ -78,7 +78,7 @@ def jobs(
 ) -> Iterator[SmokeTest]:
     """A job for each framework, controller and device; `sizes` is device -> ranks.
 
-    Needs `mpirun` where the controllers include "mpi".
+    Needs `mpirun` if the controllers include "mpi".
     """
     for framework, controller in itertools.product(frameworks, controllers):
         for device, size in sizes.items():
@@ -92,13 +92,13 @@ def _start(controller: str, size: int, python: Path, mpirun: Mpirun | None) -> t
         run = (str(python), "-m", "horovod.runner.launch", "--gloo")
         return (*run, "-np", str(size), "-H", f"localhost:{size}")
     assert mpirun is not None
-    # More ranks than cores must start too, and not share one core of many.
+    # More ranks than cores must start too, and all cores must be used.
     placement = ("--oversubscribe", "--bind-to", "none") if mpirun.flavour == "Open MPI" else ()
     return (mpirun.path, "-n", str(size), *placement)
 
 
 def run_smoke_tests(plan: BuildPlan, env: Environment, console: Console) -> None:
-    """Run every smoke test; print a line for each.
+    """Run every smoke test, and print a line for each.
 
     Raises:
         HvdtoolsError: A job failed, gave wrong sums, or did not end in time.
@@ -117,30 +117,30 @@ def run_smoke_tests(plan: BuildPlan, env: Environment, console: Console) -> None
             for line in error_lines(tried.output):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
             raise HvdtoolsError(
-                f"The built Horovod fails its check ({test.name}: {tried.complaint}); see {log}."
+                f"The built Horovod fails a smoke test ({test.name}: {tried.complaint}); see {log}."
             )
         console.print(f"  ✓ {test.name}: right sums {took}", highlight=False)
     if plan.gpu.operations == "nccl" and len(env.gpus) < 2:
-        seen = "on one GPU with one rank" if env.gpus else "not at all: there is no GPU here"
-        console.print(f"  NCCL was proved {seen}.", highlight=False)
+        extent = "on one GPU with one rank only" if env.gpus else "not at all: there is no GPU here"
+        console.print(f"  NCCL was tested {extent}.", highlight=False)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a smoke test ended: what is wrong ("" if nothing), all its output, and its duration."""
+    """How a smoke test ended: what is wrong ("" if nothing), its output and its duration."""
 
     complaint: str
     output: str
     elapsed_s: float
 
 
-def attempt(test: SmokeTest, ranks_a_core: float = 1) -> Attempt:
-    """Run a smoke test to its end; no process of it is left on return.
+def attempt(test: SmokeTest, ranks_per_core: float = 1) -> Attempt:
+    """Run a smoke test to its end; none of its processes is left on return.
 
-    It may take `LIMIT_S`, and longer where several ranks share a core.
+    The limit is `LIMIT_S`, and more if several ranks share a core.
     """
     start_s = time.monotonic()
-    complaint, output = _run(test, LIMIT_S * max(1, ranks_a_core))
+    complaint, output = _run(test, LIMIT_S * max(1, ranks_per_core))
     return Attempt(complaint, output, time.monotonic() - start_s)
 
 
@@ -154,7 +154,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(test: SmokeTest, limit_s: float | None = None) -> tuple[str, str]:
-    """(what is wrong or "", the job's output)."""
+    """(what is wrong, "" if nothing; the output of the job)."""
     limit_s = limit_s or LIMIT_S
     process = start_group(test.argv, _environment())
     try:
@@ -169,10 +169,10 @@ def _run(test: SmokeTest, limit_s: float | None = None) -> tuple[str, str]:
 
 
 def judge(size: int, status: int, output: str) -> str:
-    """What is wrong with a job that ended, "" if every rank proved its sums."""
+    """What is wrong with a job that ended, "" if every rank had the right sums."""
     if status != 0:
         return f"exit status {status}"
-    ranks = set(re.findall(rf"PROVED rank (\d+) of {size}\b", output))
+    ranks = set(re.findall(rf"PASSED rank (\d+) of {size}\b", output))
     expected = {str(rank) for rank in range(size)}
     return "" if ranks == expected else f"{len(ranks)} of {size} ranks gave the right sums"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hvdtools.build.query import TIMED_OUT, Answer, query
+from hvdtools.build.programs import TIMED_OUT, Answer, query
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.doctor.facts import ClusterFacts, HostAnswer, HostFacts, read_host_facts
 from hvdtools.doctor.known_errors import shortened

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from hvdtools.build.query import query_output
+from hvdtools.build.programs import query_output
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.core.topology import read_tasks_per_node
 from hvdtools.doctor.rules.versions import FRAMEWORKS

@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 
-from hvdtools.build.query import TIMED_OUT, Answer, query
+from hvdtools.build.programs import TIMED_OUT, Answer, query
 from hvdtools.doctor.facts import FrameworkImport
 
 # A framework on a network disk can take a minute the first time.

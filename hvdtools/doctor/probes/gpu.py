@@ -6,7 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from hvdtools.build.query import Answer, first_match, query
+from hvdtools.build.programs import Answer, first_match, query
 from hvdtools.doctor.facts import Card, Gpus
 
 _MIB = 2**20

@@ -22,9 +22,15 @@ from pathlib import Path
 from types import FrameType
 
 from hvdtools import __version__
-from hvdtools.build.detect import RUNTIME_REQUIREMENTS, find_tensorflow, find_torch, missing
-from hvdtools.build.detect_gpu import find_cuda, find_nccl
-from hvdtools.build.query import first_match, query
+from hvdtools.build.detect import (
+    RUNTIME_REQUIREMENTS,
+    find_cuda,
+    find_nccl,
+    find_tensorflow,
+    find_torch,
+    missing,
+)
+from hvdtools.build.programs import first_match, query
 from hvdtools.core import installed
 from hvdtools.core.cpus import fair_threads, quota_cpus, usable_cpus
 from hvdtools.core.installed import InstalledHorovod

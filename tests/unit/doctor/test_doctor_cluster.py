@@ -20,7 +20,7 @@ from doctor_clusters import (
 from doctor_machines import GIB
 from rich.console import Console
 
-from hvdtools.build.query import TIMED_OUT, Answer
+from hvdtools.build.programs import TIMED_OUT, Answer
 from hvdtools.build.smoke_test import error_lines
 from hvdtools.doctor.allreduce.check import Check
 from hvdtools.doctor.allreduce.fault_isolation import FaultIsolation

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hvdtools.build.query import TIMED_OUT, Answer, query
+from hvdtools.build.programs import TIMED_OUT, Answer, query
 from hvdtools.doctor.facts import Card, FrameworkImport, Gpus, Port
 from hvdtools.doctor.probes.framework_import import read, try_import
 from hvdtools.doctor.probes.gpu import find_gpus, read_links

@@ -1,8 +1,12 @@
-"""What a build will be and what it became, for a person to read."""
+"""What a build prints: what was found and built, how far it is, and the dry run."""
 
 from __future__ import annotations
 
+import contextlib
+import re
 import shlex
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from hvdtools.build.environment import Environment
@@ -10,11 +14,12 @@ from hvdtools.build.plan import BuildPlan
 from hvdtools.core.installed import InstalledHorovod
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 
 def found_table(env: Environment, plan: BuildPlan) -> Table:
-    """What is here, beside what will be built of it."""
+    """What is here, and what will be built for it."""
     python = f"{env.python.tag} {env.python.platform} ({env.python.executable})"
     compiler = f"{env.compiler.command} {env.compiler.version}" if env.compiler else "none"
     rows = [("Python", python, ""), ("C++ compiler", compiler, "")]
@@ -64,14 +69,14 @@ def _reason(plan: BuildPlan) -> str:
 
 
 def xla(plan: BuildPlan) -> tuple[str, str]:
-    """(why, yes or no): whether XLA-compiled TensorFlow steps will have Horovod's ops."""
+    """(why, "yes" or "no"): whether XLA-compiled TensorFlow steps can use Horovod."""
     tensorflow = next((built for built in plan.frameworks if built.name == "tensorflow"), None)
     if tensorflow is None:
         return "TensorFlow is not built for", "no"
     if not tensorflow.xla_headers:
         return f"TensorFlow {tensorflow.version} lacks their headers: jit_compile=False", "no"
     if plan.gpu.operations != "nccl":
-        return "Horovod has them for GPUs alone", "no"
+        return "Horovod has them only for GPUs", "no"
     return "TensorFlow has their headers", "yes"
 
 
@@ -82,7 +87,7 @@ def gpus(env: Environment) -> str:
 
 
 def script(plan: BuildPlan) -> str:
-    """The whole build as a shell script; in a subshell, so that a paste leaves no variables."""
+    """The whole build as a shell script, in a subshell that keeps its variables to itself."""
     built_for = ", ".join(f"{built.name} {built.version}" for built in plan.frameworks)
     lines = [
         f"# Horovod for {built_for}; controllers: {', '.join(plan.controllers)}; "
@@ -105,7 +110,7 @@ def summary(horovod: InstalledHorovod) -> str:
 
 
 def facts_table(horovod: InstalledHorovod, env: Environment) -> Table:
-    """What was built and what it will meet on this machine."""
+    """What was built, and what is on this machine."""
     built_for = ", ".join(f"{name} {version}" for name, version in horovod.built_for.items())
     nccl = f"built in; {env.nccl.version} here" if horovod.nccl and env.nccl else "not built in"
     rows = [
@@ -117,3 +122,62 @@ def facts_table(horovod: InstalledHorovod, env: Environment) -> Table:
         ("GPUs", gpus(env), ""),
     ]
     return _table(("", "", ""), rows)
+
+
+# make's own "[ 42%] Building CXX object horovod/torch/.../operations.cc.o"
+_PERCENT = re.compile(r"^\s*\[\s*(\d+)%\]\s*(.*)")
+_PLAIN_EVERY_PERCENT = 10
+
+
+def percent(line: str) -> int | None:
+    """The progress in a line of the output of make, or None."""
+    found = _PERCENT.match(line)
+    return int(found.group(1)) if found else None
+
+
+@contextlib.contextmanager
+def show_progress(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    """Show a running step; the yielded function takes each line of its output."""
+    if console.is_terminal:
+        with _bar(console, title) as feed:
+            yield feed
+    else:
+        console.print(f"{title} ...", highlight=False)
+        yield _plain(console)
+
+
+@contextlib.contextmanager
+def _bar(console: Console, title: str) -> Iterator[Callable[[str], None]]:
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[done]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=None, done="")
+
+        def feed(line: str) -> None:
+            done = percent(line)
+            if done is not None:
+                progress.update(task, total=100, completed=done, done=f"{done:3d}%")
+
+        yield feed
+
+
+def _plain(console: Console) -> Callable[[str], None]:
+    start_s = time.monotonic()
+    reached = 0
+
+    def feed(line: str) -> None:
+        nonlocal reached
+        done = percent(line)
+        if done is not None and done >= reached + _PLAIN_EVERY_PERCENT:
+            reached = done - done % _PLAIN_EVERY_PERCENT
+            elapsed_s = time.monotonic() - start_s
+            console.print(f"  {done:3d} %  {elapsed_s:5.0f} s", highlight=False)
+
+    return feed
