@@ -67,7 +67,7 @@ def _framework(framework: Framework, facts: HostFacts) -> str:
 
 
 def _nccl(facts: HostFacts) -> str:
-    here = f"NCCL {facts.nccl.version} is here" if facts.nccl else "no NCCL library is found"
+    here = f"NCCL {facts.nccl.version} is here" if facts.nccl else "no NCCL library was found"
     if facts.has_nccl:
         return f"built into Horovod; {here}"
     # Without GPUs the finding says so.
@@ -113,7 +113,7 @@ def _network(facts: HostFacts) -> str:
     if down:
         parts.append(f"{', '.join(_some(down))} down")
     if chosen := facts.variables.get("HOROVOD_GLOO_IFACE") or gloo_interface(network):
-        parts.append(f"Gloo takes {chosen} between hosts")
+        parts.append(f"Gloo uses {chosen} between hosts")
     return "; ".join(parts)
 
 
@@ -192,7 +192,7 @@ def cluster_title(cluster: ClusterFacts) -> str:
     slots = sum(each.host.slots for each in cluster.answers)
     way = {"ssh": "over ssh", "srun": "through srun"}[cluster.way]
     count = counted(len(cluster.answers), "host")
-    return f"{count} with {slots} slots ({named}), asked from {cluster.here} {way}"
+    return f"{count} with {slots} slots ({named}), examined from {cluster.here} {way}"
 
 
 def _hosts(cluster: ClusterFacts) -> str:

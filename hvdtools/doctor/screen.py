@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from hvdtools.core.words import counted
@@ -16,6 +16,7 @@ from hvdtools.doctor.rules.versions import SUBJECTS
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 # A mark and a word: not everyone sees the color, and not every terminal shows the mark.
 _MARKS = {"ok": ("✓ ok", "green"), "warning": ("! warning", "yellow"), "error": ("✗ error", "red")}
@@ -23,17 +24,28 @@ _MARKS = {"ok": ("✓ ok", "green"), "warning": ("! warning", "yellow"), "error"
 
 def show(report: Report, console: Console) -> None:
     """Print the report."""
+    from rich.text import Text
+
     local = report.cluster.local
     title = local.machine if local else cluster_title(report.cluster)
     console.print(title, markup=False, highlight=False)
-    console.print(_table(screen_rows(report)))
+    # Text, not markup: a path may hold brackets.
+    rows = ((level, (Text(name, "bold"), Text(text))) for level, name, text in screen_rows(report))
+    console.print(_table(rows))
     problems = [each for each in report.findings if each.level == "error"]
     problems += [each for each in report.findings if each.level == "warning" and each.remedy]
     if problems:
         console.print()
-        console.print(_remedies(problems))
+        console.print(_table((each.level, (_with_remedy(each),)) for each in problems))
     console.print()
     console.print(verdict(report), markup=False, highlight=False)
+
+
+def _with_remedy(finding: Finding) -> Text:
+    from rich.text import Text
+
+    text = Text(f"{finding.subject}: {finding.message}")
+    return text.append(f"\n→ {finding.remedy}", "bold")
 
 
 def screen_rows(report: Report) -> Iterator[tuple[str, str, str]]:
@@ -67,31 +79,16 @@ def verdict(report: Report) -> str:
     return "No errors. Without --no-ranks the hosts also try an all-reduce."
 
 
-def _table(lines: Iterator[tuple[str, str, str]]) -> Table:
+def _table(rows: Iterable[tuple[str, tuple[Text, ...]]]) -> Table:
+    """A table of levels and texts, of which the last is folded."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for level, subject, text in lines:
+    for level, cells in rows:
         mark, color = _MARKS[level]
-        # Text, not markup: a path may hold brackets.
-        table.add_row(Text(mark, color), Text(subject, "bold"), Text(text))
-    return table
-
-
-def _remedies(findings: list[Finding]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for finding in findings:
-        mark, color = _MARKS[finding.level]
-        text = Text(f"{finding.subject}: {finding.message}")
-        text.append(f"\n→ {finding.remedy}", "bold")
-        table.add_row(Text(mark, color), text)
+        table.add_row(Text(mark, color), *cells)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    table.columns[-1].overflow = "fold"
     return table

@@ -17,24 +17,22 @@ def driver(facts: HostFacts) -> Iterator[Finding]:
     if gpus.complaint:
         message = f"nvidia-smi fails: {gpus.complaint}"
         if gpus.device_files:
-            remedy = (
-                "restart the machine or reload NVIDIA's driver, so that both are of one version"
-            )
+            remedy = "restart the machine, or reload the NVIDIA driver: two versions are mixed"
             yield error("GPUs", message, remedy)
         else:
             yield warning(
-                "GPUs", message, "load or install NVIDIA's driver if this machine has GPUs"
+                "GPUs", message, "load or install the NVIDIA driver if this machine has GPUs"
             )
         return
     if gpus.device_files and not facts.gpu_count:
         message = f"/dev shows {counted(gpus.device_files, 'GPU')}, but nvidia-smi lists none"
-        yield warning("GPUs", message, "let the container have NVIDIA's driver (--gpus all, --nv)")
+        yield warning("GPUs", message, "give the container access to the GPUs (--gpus all, --nv)")
     for framework in facts.frameworks:
         if gpus.cards and framework.cuda and gpus.cuda and _older(gpus.cuda, framework.cuda):
             yield error(
                 framework.name,
                 f"{framework.name} is built for CUDA {framework.cuda}, but the driver "
-                f"{gpus.driver} serves CUDA {gpus.cuda} at most",
+                f"{gpus.driver} supports CUDA {gpus.cuda} at most",
                 f"install a newer driver, or {framework.name} for CUDA {gpus.cuda}",
             )
 
@@ -128,8 +126,8 @@ def visible(facts: HostFacts) -> Iterator[Finding]:
         else:
             yield warning(framework.name, message, "compare with the list of `nvidia-smi -L`")
     if facts.slurm is not None and facts.slurm.gpus_per_task:
-        message = "the allocation asked for GPUs by the task, which hides them from one another"
-        yield warning("Slurm", message, "ask for --gpus-per-node instead of --gpus-per-task")
+        message = "the allocation requests GPUs per task, which hides them from other ranks"
+        yield warning("Slurm", message, "request --gpus-per-node instead of --gpus-per-task")
 
 
 def _invisible_remedy(name: str) -> str:

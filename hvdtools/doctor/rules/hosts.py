@@ -27,10 +27,11 @@ def answers(cluster: ClusterFacts) -> Iterator[Finding]:
             alike.setdefault(_without_name(each.problem, each.host.name), []).append(each.host.name)
     for problem, hosts in alike.items():
         remedy = problem.remedy.replace(_HOST, hosts[0])
-        if len(hosts) == 1:
-            yield error(HOSTS, problem.message.replace(_HOST, hosts[0]), remedy)
-        else:
-            yield error(HOSTS, f"{listed(hosts)}: {problem.message}", remedy)
+        one, several = (
+            problem.message.replace(_HOST, hosts[0]),
+            f"{listed(hosts)}: {problem.message}",
+        )
+        yield error(HOSTS, one if len(hosts) == 1 else several, remedy)
     if not alike:
         yield ok(HOSTS, "all answer")
 
@@ -40,12 +41,12 @@ def _without_name(problem: Problem, name: str) -> Problem:
 
 
 def unique_names(cluster: ClusterFacts) -> Iterator[Finding]:
-    """Every host calls itself by another name: Horovod tells hosts apart by it."""
+    """Every host has a unique host name, by which Horovod distinguishes hosts."""
     own = compare({name: facts.network.host_name for name, facts in cluster.facts.items()})
     for text, hosts in own.groups:
         if len(hosts) > 1:
-            message = f"{listed(hosts)} all call themselves {text}: ranks take them for one host"
-            yield error(HOSTS, message, "give each a name of its own, or name each host once")
+            message = f"{listed(hosts)} share the host name {text}: ranks treat them as one host"
+            yield error(HOSTS, message, "give each host a unique name, or list each host once")
 
 
 def clocks(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -78,7 +79,7 @@ def memory(cluster: ClusterFacts) -> Iterator[Finding]:
     }
     for name, free in full.items():
         message = f"{name} has {free} of memory free, less than a tenth"
-        yield warning(MEMORY, message, f"look with `top` at what fills it on {name}")
+        yield warning(MEMORY, message, f"run `top` on {name} to see what uses it")
     if not full:
         yield ok(MEMORY, "enough is free")
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 from hvdtools.doctor.compare import compare, listed
 from hvdtools.doctor.facts import ClusterFacts, HostFacts
 from hvdtools.doctor.findings import Finding, error, ok, warning
-from hvdtools.doctor.rules.network import best_interface
+from hvdtools.doctor.rules.network import best_interface, is_loopback
 
-_UNKNOWN = "nowhere: the name does not resolve"
+_UNKNOWN = "unknown"
 
 
 def names(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -19,7 +18,7 @@ def names(cluster: ClusterFacts) -> Iterator[Finding]:
         return
     own = list(_own_names(cluster))
     elsewhere = [each for target in cluster.facts for each in _name_elsewhere(target, cluster)]
-    yield from [*own, *elsewhere] or [ok("names", "each leads to its host, seen from every host")]
+    yield from [*own, *elsewhere] or [ok("names", "each resolves to its host on every host")]
 
 
 def _own_names(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -30,8 +29,8 @@ def _own_names(cluster: ClusterFacts) -> Iterator[Finding]:
     for text, hosts in compare({name: text for name, text in found.items() if text}).groups:
         yield warning(
             "names",
-            f"on {listed(hosts)} the host's own name {text}, where no other host reaches a rank",
-            f"put its address beside its name in /etc/hosts on {listed(hosts)}, or start jobs with "
+            f"on {listed(hosts)} the host's own name {text}, so other hosts cannot reach its ranks",
+            f"map its name to its address in /etc/hosts on {listed(hosts)}, or start jobs with "
             f"--interface {best_interface(cluster)}",
         )
 
@@ -44,11 +43,6 @@ def _own_address(facts: HostFacts) -> str:
     if not any(map(is_loopback, addresses)):
         return ""
     return f"resolves to {addresses[0]} (loopback)"
-
-
-def is_loopback(address: str) -> bool:
-    """True for 127.0.0.1, Debian's 127.0.1.1 and ::1."""
-    return ip_address(address.partition("%")[0]).is_loopback
 
 
 def _name_elsewhere(target: str, cluster: ClusterFacts) -> Iterator[Finding]:
@@ -65,19 +59,20 @@ def _name_elsewhere(target: str, cluster: ClusterFacts) -> Iterator[Finding]:
     wrong = {host: _wrong_address(addresses, owned) for host, addresses in seen.items()}
     for text, hosts in compare({host: text for host, text in wrong.items() if text}).groups:
         line = f"{_address_between(cluster, target)} {name}"
-        message = f"{listed(hosts)} {'finds' if len(hosts) == 1 else 'find'} {name} {text}"
-        remedy = f"let /etc/hosts on {listed(hosts)} say `{line}`, or fix the DNS"
+        verb = "resolves" if len(hosts) == 1 else "resolve"
+        found = f"cannot resolve {name}" if text == _UNKNOWN else f"{verb} {name} to {text}"
+        remedy = f"put `{line}` into /etc/hosts on {listed(hosts)}, or fix DNS"
         # Launchers use the address that the starting machine sees; ranks announce their own.
-        yield (warning if text == _UNKNOWN else error)("names", message, remedy)
+        yield (warning if text == _UNKNOWN else error)("names", f"{listed(hosts)} {found}", remedy)
 
 
 def _wrong_address(addresses: tuple[str, ...], owned: set[str]) -> str:
     if not addresses:
         return _UNKNOWN
     if any(map(is_loopback, addresses)):
-        return f"at {addresses[0]}, which is loopback"
+        return f"{addresses[0]}, which is loopback"
     if owned and not owned & set(addresses):
-        return f"at {addresses[0]}, which that host does not have"
+        return f"{addresses[0]}, which that host does not have"
     return ""
 
 

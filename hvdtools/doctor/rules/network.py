@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 
 from hvdtools.doctor.compare import compare, difference, listed
 from hvdtools.doctor.facts import ClusterFacts, HostFacts, Interface, Network
@@ -16,7 +17,7 @@ def infiniband(facts: HostFacts) -> Iterator[Finding]:
     active = [port for port in ports if port.state == "ACTIVE"]
     if ports and not active:
         message = f"none of the {len(ports)} InfiniBand ports is active"
-        yield warning("network", message, "ask who runs the network; NCCL takes TCP until then")
+        yield warning("network", message, "ask the network administrator; NCCL uses TCP until then")
     if active and facts.variables.get("NCCL_IB_DISABLE", "0") != "0":
         message = "NCCL_IB_DISABLE is set, so NCCL does not use InfiniBand"
         yield warning("network", message, "unset NCCL_IB_DISABLE")
@@ -46,14 +47,14 @@ def interface_variables(facts: HostFacts) -> Iterator[Finding]:
     if not left:
         yield error(
             "network",
-            f"NCCL_SOCKET_IFNAME={nccl} leaves NCCL no interface",
-            f"let it name one of {', '.join(names)}, or unset it",
+            f"NCCL_SOCKET_IFNAME={nccl} matches no interface that is up and has an address",
+            f"set it to one of {', '.join(names)}, or unset it",
         )
     elif outward and set(left) & set(loopback) and nccl.startswith("^"):
         yield warning(
             "network",
-            f"NCCL_SOCKET_IFNAME={nccl} lets NCCL take {loopback[0]}, which reaches no other host",
-            f"write NCCL_SOCKET_IFNAME={nccl},{loopback[0]}",
+            f"NCCL_SOCKET_IFNAME={nccl} allows {loopback[0]}, which reaches no other host",
+            f"set NCCL_SOCKET_IFNAME={nccl},{loopback[0]}",
         )
 
 
@@ -92,10 +93,10 @@ def own_name(facts: HostFacts) -> Iterator[Finding]:
     if not addresses:
         message = f"this host's name ({network.host_name}) has no address, so Gloo cannot use it"
         yield warning("network", message, remedy)
-    elif all(text.startswith("127.") or text == "::1" for text in addresses):
+    elif all(map(is_loopback, addresses)):
         yield warning(
             "network",
-            f"this host's name resolves to {addresses[0]}: between hosts Gloo would take "
+            f"this host's name resolves to {addresses[0]}: between hosts Gloo would use "
             "loopback, and fail",
             remedy,
         )
@@ -103,7 +104,12 @@ def own_name(facts: HostFacts) -> Iterator[Finding]:
         message = f"this host's name resolves to {addresses[0]}, which no interface has"
         yield warning("network", message, remedy)
     else:
-        yield ok("network", f"Gloo takes {taken} between hosts")
+        yield ok("network", f"Gloo uses {taken} between hosts")
+
+
+def is_loopback(address: str) -> bool:
+    """True for 127.0.0.1, Debian's 127.0.1.1 and ::1."""
+    return ip_address(address.partition("%")[0]).is_loopback
 
 
 def gloo_interface(network: Network) -> str | None:
@@ -135,8 +141,8 @@ def _interfaces(cluster: ClusterFacts) -> Iterator[Finding]:
         yield warning(
             "network",
             "no network interface is up under one name on all hosts",
-            "name the interface of each kind of host to NCCL and Gloo by their own variables, and "
-            "read what the all-reduce says",
+            "set NCCL_SOCKET_IFNAME and HOROVOD_GLOO_IFACE for each kind of host, and check the "
+            "result of the all-reduce",
         )
     names = {each.name for facts in cluster.facts.values() for each in facts.network.interfaces}
     for name in sorted(names - {cluster.interface} - duplicate_addresses(cluster.facts).keys()):
@@ -200,7 +206,7 @@ def _one_network(name: str, cluster: ClusterFacts) -> Iterator[Finding]:
     ):
         found = compare({host: f"{value}{unit}" for host, value in values.items() if value > 0})
         if not found.agree:
-            remedy = f"set one {what} for {name} on all hosts" if what == "MTU" else ""
+            remedy = f"set the same {what} for {name} on all hosts" if what == "MTU" else ""
             yield warning("network", f"{name}: {difference(what, found)}", remedy)
 
 
@@ -211,8 +217,8 @@ def _duplicate_addresses(cluster: ClusterFacts) -> Iterator[Finding]:
     for name, address in duplicate_addresses(cluster.facts).items():
         yield warning(
             "network",
-            f"{name} has the address {address} on several hosts at once: it leads nowhere, and "
-            "ranks may take it",
+            f"{name} has the address {address} on several hosts: it reaches no other host, "
+            "but ranks may use it",
             f"start jobs with --interface {best_interface(cluster)}",
         )
 

@@ -25,8 +25,7 @@ def slurm(facts: HostFacts) -> Iterator[Finding]:
     if built_with and family(built_with) == "Open MPI" and not has_pmix:
         yield warning(
             "Slurm",
-            "srun has no pmix here, and under any other --mpi each rank of Open MPI believes to "
-            "be alone",
+            "srun has no pmix here, and with any other --mpi each rank of Open MPI runs alone",
             "inside an allocation, start the ranks with mpirun, not with srun",
         )
         return
@@ -44,7 +43,7 @@ def cores(facts: HostFacts) -> Iterator[Finding]:
                 "cores",
                 f"the container may use {cpu.quota:g} cores, but shows {cpu.usable}: programs "
                 "that count cores start too many threads",
-                "give it more CPU, or set OMP_NUM_THREADS for what is not started by hvdtools",
+                "give it more CPU, or set OMP_NUM_THREADS for programs not started by hvdtools",
             )
         )
     available = facts.available_cores
@@ -62,8 +61,7 @@ def cores(facts: HostFacts) -> Iterator[Finding]:
         found.append(
             warning(
                 "cores",
-                f"{counted(cpu.ranks, 'rank')} are more than {available:g} cores, and take "
-                "turns on them",
+                f"{counted(cpu.ranks, 'rank')} are more than {available:g} cores, and share them",
             )
         )
     yield from found or [ok("cores", f"enough for {counted(cpu.ranks, 'rank')}")]
@@ -81,7 +79,7 @@ def shared_memory(facts: HostFacts) -> Iterator[Finding]:
     memory = facts.memory
     remedy = "in a container, start it with --shm-size=1g (or more), or --ipc=host"
     if memory.shared_free_bytes >= _SHARED_WANTED_BYTES:
-        yield ok("memory", "room enough in /dev/shm")
+        yield ok("memory", "/dev/shm is large enough")
     elif memory.shared_bytes == 0:
         yield warning(
             "memory", "there is no /dev/shm, which MPI, NCCL and data loaders use", remedy
@@ -89,8 +87,8 @@ def shared_memory(facts: HostFacts) -> Iterator[Finding]:
     else:
         yield warning(
             "memory",
-            f"/dev/shm has {memory.shared_free_bytes / 2**20:.0f} MiB free, which MPI, NCCL and "
-            "data loaders' workers may outgrow",
+            f"/dev/shm has {memory.shared_free_bytes / 2**20:.0f} MiB free, which may be "
+            "too little for MPI, NCCL and data loader workers",
             remedy,
         )
 

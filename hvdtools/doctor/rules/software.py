@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hvdtools.build.environment import Framework
+from hvdtools.build.smoke_test import CONTROLLER_NAMES
 from hvdtools.core.mpi import Mpirun
 from hvdtools.doctor.facts import FrameworkImport, Horovod, HostFacts
 from hvdtools.doctor.findings import Finding, error, ok, warning
 from hvdtools.doctor.known_errors import explain, shortened
 
 _BUILD = "run `hvdtools build`"
-_CONTROLLERS = {"mpi": "MPI", "gloo": "Gloo"}
-_ASKED_FOR = ("HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS")
+_VARIABLES = ("HOROVOD_CONTROLLER", "HOROVOD_CPU_OPERATIONS")
 
 
 def horovod(facts: HostFacts) -> Iterator[Finding]:
@@ -35,7 +35,7 @@ def horovod(facts: HostFacts) -> Iterator[Finding]:
         )
     elif gone := [name for name in built_for if name not in names]:
         yield warning(
-            "Horovod", f"Horovod was built for {_listed(gone)} too, which is not installed"
+            "Horovod", f"Horovod was also built for {_listed(gone)}, which is not installed"
         )
     if facts.horovod.missing:
         wanted = " ".join(f"'{text}'" for text in facts.horovod.missing)
@@ -101,15 +101,15 @@ def controllers(facts: HostFacts) -> Iterator[Finding]:
     if not built:
         yield error("controllers", "Horovod was built with neither MPI nor Gloo", _BUILD)
         return
-    for variable in _ASKED_FOR:
-        asked = facts.variables.get(variable, "").lower()
-        if asked in _CONTROLLERS and asked not in built:
+    for variable in _VARIABLES:
+        requested = facts.variables.get(variable, "").lower()
+        if requested in CONTROLLER_NAMES and requested not in built:
             yield error(
                 "controllers",
-                f"{variable}={asked} asks for what Horovod was built without",
+                f"{variable}={requested}, but Horovod was built without it",
                 f"unset {variable}, or {_BUILD}",
             )
-    yield ok("controllers", " and ".join(_CONTROLLERS[name] for name in built))
+    yield ok("controllers", " and ".join(CONTROLLER_NAMES[name] for name in built))
 
 
 def mpi(facts: HostFacts) -> Iterator[Finding]:
@@ -132,19 +132,19 @@ def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:
     if mpi is None:
         yield (warning if gloo else error)(
             "MPI",
-            "Horovod was built with MPI, but there is no mpirun beside Python or on PATH",
+            "Horovod was built with MPI, but there is no mpirun next to Python or on PATH",
             "run `pip install 'hvdtools[mpi]'`, or load the MPI that Horovod was built with",
         )
         return
     if horovod.mpi is None:
-        yield warning("MPI", "which MPI Horovod was built with is not known", "check with --np 2")
+        yield warning("MPI", "the MPI that Horovod was built with is unknown", "check with --np 2")
         return
     if family(horovod.mpi) != family(mpi.flavour):
         yield error(
             "MPI",
-            f"mpirun is {mpi.flavour}'s ({mpi.path}), but Horovod was built with {horovod.mpi}: "
-            "each rank would find itself alone and train a model of its own",
-            f"put {family(horovod.mpi)}'s mpirun first on PATH, or {_BUILD}",
+            f"mpirun is from {mpi.flavour} ({mpi.path}), but Horovod was built with {horovod.mpi}: "
+            "each rank would run alone and train a separate model",
+            f"put the mpirun of {family(horovod.mpi)} first on PATH, or {_BUILD}",
         )
         return
     built, here = _release(horovod.mpi), mpi.release.partition(".")[0]
@@ -155,7 +155,7 @@ def _mpi(horovod: Horovod, mpi: Mpirun | None) -> Iterator[Finding]:
             f"check with `hvdtools doctor --np 2`, or {_BUILD}",
         )
         return
-    yield ok("MPI", f"mpirun is of {family(horovod.mpi)}, as Horovod was built with")
+    yield ok("MPI", f"mpirun is from {family(horovod.mpi)}, which Horovod was built with")
 
 
 def family(flavour: str) -> str:
@@ -166,7 +166,7 @@ def family(flavour: str) -> str:
 
 
 def _release(name: str) -> str:
-    """The first number of "Open MPI 5.0.11", "" where there is none."""
+    """The major version of "Open MPI 5.0.11", "5"; "" if there is none."""
     digits = name.rpartition(" ")[2].partition(".")[0]
     return digits if digits.isdigit() else ""
 

@@ -54,11 +54,7 @@ def _same(subject: str, found: Comparison, cluster: ClusterFacts) -> Iterator[Fi
             f"install {subject} {text} here, or start from one of the hosts",
         )
     elif text != NONE:
-        yield ok(subject, f"the same on {_all(cluster)}")
-
-
-def _all(cluster: ClusterFacts) -> str:
-    return f"all {len(cluster.facts)} hosts"
+        yield ok(subject, f"the same on all {len(cluster.facts)} hosts")
 
 
 def _different(subject: str, found: Comparison, cluster: ClusterFacts) -> Finding:
@@ -70,7 +66,7 @@ def _different(subject: str, found: Comparison, cluster: ClusterFacts) -> Findin
         return warning(subject, said)
     if _compatible(subject, {text for text, _ in found.groups}):
         return warning(subject, said)
-    if subject == "NCCL" and not any(facts.nccl for facts in cluster.facts.values()):
+    if subject == "NCCL" and not any(facts.has_nccl for facts in cluster.facts.values()):
         return warning(subject, said)
     return error(subject, said, _remedy(subject, found))
 
@@ -97,9 +93,10 @@ def _remedy(subject: str, found: Comparison) -> str:
     where = listed(found.outlier_hosts) if found.usual is not None else "all hosts"
     if subject == "Horovod":
         return f"run `hvdtools build` on {where}"
-    version = found.usual if found.usual not in (None, NONE) else "of one version"
+    known = found.usual not in (None, NONE)
+    what = f"{subject} {found.usual}" if known else f"the same version of {subject}"
     again = ", then run `hvdtools build` there" if subject in FRAMEWORKS else ""
-    return f"install {subject} {version} on {where}{again}"
+    return f"install {what} on {where}{again}"
 
 
 RULES = (versions,)

@@ -17,7 +17,7 @@ from doctor_clusters import (
     with_nic,
     with_version,
 )
-from doctor_machines import GIB
+from doctor_machines import GIB, with_horovod
 from rich.console import Console
 
 from hvdtools.build.programs import TIMED_OUT, Answer
@@ -71,8 +71,8 @@ ERRORS = [
     (
         with_version(with_version(SOUND, "host1", "torch", "2.12.0"), "host4", "torch", "2.12.0"),
         "torch",
-        "host1 and host4 have torch 2.12.0, host2 and host3 2.13.0 → install torch of one version "
-        "on all hosts",
+        "host1 and host4 have torch 2.12.0, host2 and host3 2.13.0 → install the same version of "
+        "torch on all hosts",
     ),
     (
         with_version(PAIR, "host2", "Horovod", "0.28.1, built for torch 2.12.0"),
@@ -102,18 +102,18 @@ ERRORS = [
     (
         with_network(SOUND, "host2", host_name="host1"),
         "hosts",
-        "host1 and host2 all call themselves host1",
+        "host1 and host2 share the host name host1",
     ),
     (
         changed(SOUND, "host3", resolved={"host1": ("10.0.0.1",), "host2": ("127.0.0.1",)}),
         "names",
-        "host3 finds host2 at 127.0.0.1, which is loopback → let /etc/hosts on host3 say "
-        "`10.0.0.2 host2`",
+        "host3 resolves host2 to 127.0.0.1, which is loopback → put `10.0.0.2 host2` into "
+        "/etc/hosts on host3",
     ),
     (
         changed(SOUND, "host3", resolved={"host2": ("10.9.9.9",)}),
         "names",
-        "host3 finds host2 at 10.9.9.9, which that host does not have",
+        "host3 resolves host2 to 10.9.9.9, which that host does not have",
     ),
     (
         replace(
@@ -138,12 +138,12 @@ WARNINGS = [
     (
         with_network(SOUND, "host2", host_addresses=("127.0.1.1",)),
         "names",
-        "on host2 the host's own name resolves to 127.0.1.1 (loopback), where no other host "
-        "reaches a rank → put its address beside its name in /etc/hosts on host2, or start jobs "
+        "on host2 the host's own name resolves to 127.0.1.1 (loopback), so other hosts "
+        "cannot reach its ranks → map its name to its address in /etc/hosts on host2, or start jobs "
         "with --interface eth0",
     ),
     (with_network(SOUND, "host2", host_addresses=()), "names", "own name has no address"),
-    (changed(SOUND, "host3", resolved={"host2": ("10.0.0.2",)}), "names", "does not resolve"),
+    (changed(SOUND, "host3", resolved={"host2": ("10.0.0.2",)}), "names", "cannot resolve host1"),
     (
         with_nic(SOUND, "host3", nic("eth0", 3), nic("eth1", 3, up=False)),
         "network",
@@ -158,7 +158,7 @@ WARNINGS = [
     (
         with_nic(SOUND, "host1", nic("eth0", 1, mtu_bytes=9000), nic("eth1", 1)),
         "network",
-        "eth0: host1 has MTU 9000, the 3 others 1500 → set one MTU",
+        "eth0: host1 has MTU 9000, the 3 others 1500 → set the same MTU",
     ),
     (
         with_nic(SOUND, "host1", nic("eth0", 1, speed_mbit_per_s=1000), nic("eth1", 1)),
@@ -178,8 +178,8 @@ WARNINGS = [
     (
         MORE_DOCKER,
         "network",
-        "docker0 has the address 172.17.0.1 on several hosts at once: it leads nowhere, and ranks "
-        "may take it → start jobs with --interface eth0",
+        "docker0 has the address 172.17.0.1 on several hosts: it reaches no other host, but ranks "
+        "may use it → start jobs with --interface eth0",
     ),
     (with_version(SOUND, "host1", "Python", "3.11.2"), "Python", "host1 has Python 3.11.2"),
     (with_version(SOUND, "host1", "MPI", "Open MPI 5.0.8"), "MPI", "the 3 others Open MPI 5.0.11"),
@@ -220,6 +220,13 @@ def test_what_a_run_can_tolerate_is_a_warning(
 ) -> None:
     assert words in said(cluster, "warning", subject)
     assert worst(examine(cluster)) == "warning"
+
+
+def test_other_versions_of_nccl_do_not_matter_if_horovod_has_none() -> None:
+    cluster = with_version(SOUND, "host1", "NCCL", "2.20.5")
+    for host, facts in SOUND.facts.items():
+        cluster = changed(cluster, host, horovod=with_horovod(facts, nccl=False).horovod)
+    assert "host1 has NCCL 2.20.5" in said(cluster, "warning", "NCCL")
 
 
 def test_what_is_fine_is_not_reported() -> None:

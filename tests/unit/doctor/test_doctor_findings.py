@@ -100,7 +100,7 @@ ERRORS = [
             replace(CPU_HOST, variables={"HOROVOD_CONTROLLER": "mpi"}), controllers=("gloo",)
         ),
         "controllers",
-        "HOROVOD_CONTROLLER=mpi asks",
+        "HOROVOD_CONTROLLER=mpi, but Horovod was built without it",
         "unset HOROVOD_CONTROLLER",
     ),
     (
@@ -112,14 +112,14 @@ ERRORS = [
     (
         replace(CPU_HOST, mpi=Mpirun("/opt/mpich/bin/mpirun", "MPICH", (4, 1, 2))),
         "MPI",
-        "MPICH's (/opt/mpich/bin/mpirun), but Horovod was built with Open MPI 5.0.11",
-        "put Open MPI's mpirun first on PATH",
+        "from MPICH (/opt/mpich/bin/mpirun), but Horovod was built with Open MPI 5.0.11",
+        "put the mpirun of Open MPI first on PATH",
     ),
     (
         with_horovod(CPU_HOST, mpi="Intel MPI 2021.9"),
         "MPI",
-        "each rank would find itself alone",
-        "put MPICH's mpirun",
+        "each rank would run alone",
+        "put the mpirun of MPICH",
     ),
     (
         with_horovod(GPU_HOST, nccl=False),
@@ -142,7 +142,7 @@ ERRORS = [
     (
         replace(GPU_HOST, gpus=replace(GPU_HOST.gpus, cuda="12.8")),
         "torch",
-        "built for CUDA 13.0, but the driver 580.65.06 serves CUDA 12.8",
+        "built for CUDA 13.0, but the driver 580.65.06 supports CUDA 12.8",
         "install a newer driver, or torch for CUDA 12.8",
     ),
     (
@@ -155,7 +155,7 @@ ERRORS = [
         replace(GPU_HOST, gpus=Gpus(complaint="Driver/library version mismatch", device_files=2)),
         "GPUs",
         "nvidia-smi fails: Driver/library version mismatch",
-        "reload NVIDIA's driver",
+        "reload the NVIDIA driver",
     ),
     (
         replace(CPU_HOST, variables={"HOROVOD_GLOO_IFACE": "ib0"}),
@@ -166,7 +166,7 @@ ERRORS = [
     (
         replace(CPU_HOST, variables={"NCCL_SOCKET_IFNAME": "=eth"}),
         "network",
-        "leaves NCCL no interface",
+        "matches no interface",
         "eth0, lo",
     ),
 ]
@@ -189,12 +189,12 @@ WARNINGS = [
     (
         with_horovod(replace(CPU_HOST, frameworks=(CPU_TORCH,))),
         "Horovod",
-        "built for tensorflow too, which is not installed",
+        "also built for tensorflow, which is not installed",
     ),
     (replace(CPU_HOST, mpi=None), "MPI", "there is no mpirun"),
     (with_horovod(CPU_HOST, controllers=("gloo",), mpi=None), "MPI", "so ranks use Gloo"),
     (with_horovod(CPU_HOST, mpi="Open MPI 4.1.6"), "MPI", "Open MPI 5.0.11, but Horovod was built"),
-    (with_horovod(CPU_HOST, mpi=None), "MPI", "not known → check with --np 2"),
+    (with_horovod(CPU_HOST, mpi=None), "MPI", "unknown → check with --np 2"),
     (
         with_horovod(replace(GPU_HOST, gpus=Gpus(), loads=(FrameworkImport("torch"),))),
         "torch",
@@ -228,14 +228,14 @@ WARNINGS = [
     (
         replace(GPU_HOST, slurm=Slurm("24.05", ("pmix",), "1", 1, 2, gpus_per_task=True)),
         "Slurm",
-        "ask for --gpus-per-node",
+        "request --gpus-per-node",
     ),
     (replace(GPU_HOST, variables={"NCCL_P2P_DISABLE": "1"}), "GPUs", "NVLink is not used"),
     (network(CPU_HOST, interfaces=(LOOPBACK,)), "network", "only the loopback interface is up"),
     (
         network(CPU_HOST, host_addresses=("127.0.1.1",)),
         "network",
-        "resolves to 127.0.1.1: between hosts Gloo would take loopback, and fail → for jobs on "
+        "resolves to 127.0.1.1: between hosts Gloo would use loopback, and fail → for jobs on "
         "several hosts, set HOROVOD_GLOO_IFACE=eth0",
     ),
     (network(CPU_HOST, host_addresses=()), "network", "(node1) has no address"),
@@ -256,7 +256,7 @@ WARNINGS = [
     (
         replace(CPU_HOST, variables={"NCCL_SOCKET_IFNAME": "^docker0"}),
         "network",
-        "write NCCL_SOCKET_IFNAME=^docker0,lo",
+        "set NCCL_SOCKET_IFNAME=^docker0,lo",
     ),
     (replace(CPU_HOST, slurm=Slurm("22.05.8", ("pmi2",))), "Slurm", "srun has no pmix here"),
     (
@@ -293,7 +293,7 @@ def test_mpich_and_intel_mpi_are_one_family() -> None:
     intel = with_horovod(
         replace(CPU_HOST, mpi=Mpirun("/i/mpirun", "Intel MPI", (2021, 9))), mpi="MPICH"
     )
-    assert "as Horovod was built with" in said(intel, "ok", "MPI")
+    assert "which Horovod was built with" in said(intel, "ok", "MPI")
 
 
 @pytest.mark.parametrize(
