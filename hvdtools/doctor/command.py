@@ -85,7 +85,13 @@ def doctor(
     """
     from rich.console import Console
 
-    from hvdtools.doctor.host_selection import choose_scope, read_frameworks
+    from hvdtools.doctor.host_selection import (
+        allocated_hosts,
+        assign_ranks,
+        choose_scope,
+        named_hosts,
+        read_frameworks,
+    )
     from hvdtools.doctor.report import to_json
     from hvdtools.doctor.screen import show
 
@@ -102,28 +108,21 @@ def doctor(
         report = examine_local(ranks)
     else:
         chosen = () if no_ranks else read_frameworks(frameworks)
+        found = named_hosts(hosts, hostfile) if scope == "hosts" else allocated_hosts(os.environ)
         way = "ssh" if scope == "hosts" else "srun"
-        report = _examine_cluster(_hosts(scope, hosts, hostfile, ranks), way, interface, chosen)
+        report = _examine_cluster(assign_ranks(found, ranks), way, interface, chosen)
     typer.echo(to_json(report)) if as_json else show(report, Console())
     raise typer.Exit(1 if report.level == "error" else 0)
-
-
-def _hosts(
-    scope: str, hosts: str | None, hostfile: Path | None, ranks: int | None
-) -> tuple[Host, ...]:
-    from hvdtools.doctor.host_selection import allocated_hosts, assign_ranks, named_hosts
-
-    found = named_hosts(hosts, hostfile) if scope == "hosts" else allocated_hosts(os.environ)
-    return assign_ranks(found, ranks)
 
 
 def examine_local(ranks: int | None) -> Report:
     """Examine this machine; run the all-reduces if `ranks` is given."""
     from hvdtools.doctor.collect import collect_local
+    from hvdtools.doctor.rules.versions import FRAMEWORKS
 
     with _status() as show_status:
         show_status("Examining this machine")
-        return _conclude(collect_local(ranks), ranks is not None, ranks, (), show_status)
+        return _conclude(collect_local(ranks), FRAMEWORKS if ranks else (), show_status)
 
 
 def _examine_cluster(
@@ -133,26 +132,23 @@ def _examine_cluster(
 
     with _status() as show_status:
         cluster = collect_cluster(hosts, way, interface, show_status)
-        return _conclude(cluster, bool(frameworks), None, frameworks, show_status)
+        return _conclude(cluster, frameworks, show_status)
 
 
 def _conclude(
-    cluster: ClusterFacts,
-    with_checks: bool,
-    ranks: int | None,
-    frameworks: tuple[str, ...],
-    show_status: Callable[[str], None],
+    cluster: ClusterFacts, frameworks: tuple[str, ...], show_status: Callable[[str], None]
 ) -> Report:
+    """Apply the rules, and run the all-reduces of these frameworks."""
     from hvdtools.doctor.allreduce.check import run_checks
     from hvdtools.doctor.report import Report
     from hvdtools.doctor.rules import examine
     from hvdtools.doctor.rules.allreduce import examine_checks
 
     findings = examine(cluster)
-    if not with_checks:
+    if not frameworks:
         return Report(cluster, findings)
-    checks = run_checks(cluster, ranks, frameworks, lambda name: show_status(f"All-reduce: {name}"))
-    return Report(cluster, (*findings, *examine_checks(cluster, checks, ranks)), checks)
+    checks = run_checks(cluster, frameworks, lambda name: show_status(f"All-reduce: {name}"))
+    return Report(cluster, (*findings, *examine_checks(cluster, checks)), checks)
 
 
 @contextlib.contextmanager

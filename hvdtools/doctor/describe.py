@@ -189,10 +189,9 @@ def cluster_rows(cluster: ClusterFacts) -> Iterator[tuple[str, str]]:
 def cluster_title(cluster: ClusterFacts) -> str:
     """The first line: which hosts were examined, and how."""
     named = listed([str(each.host) for each in cluster.answers])
-    slots = sum(each.host.slots for each in cluster.answers)
     way = {"ssh": "over ssh", "srun": "through srun"}[cluster.way]
     count = counted(len(cluster.answers), "host")
-    return f"{count} with {slots} slots ({named}), examined from {cluster.here} {way}"
+    return f"{count} with {cluster.slots} slots ({named}), examined from {cluster.here} {way}"
 
 
 def _hosts(cluster: ClusterFacts) -> str:

@@ -301,6 +301,11 @@ class ClusterFacts:
         return {each.host.name: each.facts for each in self.answers if each.facts}
 
     @property
+    def slots(self) -> int:
+        """The slots of all hosts: the ranks of an all-reduce."""
+        return sum(each.host.slots for each in self.answers)
+
+    @property
     def local(self) -> HostFacts | None:
         """The facts of this machine if it is the only one examined, else None."""
         return self.answers[0].facts if self.way == "local" else None

@@ -58,9 +58,10 @@ CPU_HOST = HostFacts(
 )
 
 
-def alone(facts: HostFacts) -> ClusterFacts:
+def alone(facts: HostFacts, ranks: int = 1) -> ClusterFacts:
     """The machine as the doctor examines it: a cluster of one."""
-    return ClusterFacts("local", "node1", facts.versions, (HostAnswer(Host("localhost"), facts),))
+    answer = HostAnswer(Host("localhost", ranks), facts)
+    return ClusterFacts("local", "node1", facts.versions, (answer,))
 
 
 def with_horovod(facts: HostFacts, **changes: object) -> HostFacts:

@@ -50,20 +50,17 @@ class Check:
 
 
 def run_checks(
-    cluster: ClusterFacts, ranks: int | None, frameworks: tuple[str, ...], on_start: OnStart
+    cluster: ClusterFacts, frameworks: tuple[str, ...], on_start: OnStart
 ) -> tuple[Check, ...]:
-    """Run the all-reduces one after another; `on_start` is called with the name of each.
+    """Run the all-reduces of these frameworks on all slots, one after another.
 
-    Args:
-        ranks: Ranks on this machine, if it is the only one; several hosts use all of their slots.
-        frameworks: Those to use on several hosts.
+    `on_start` is called with the name of each.
 
     Raises:
         HvdtoolsError: A job cannot be started from here.
     """
     if cluster.local is not None:
-        assert ranks is not None
-        return tuple(_run_local(cluster.local, ranks, on_start))
+        return tuple(_run_local(cluster.local, cluster.slots, on_start))
     machine = detect_host()
     done: list[Check] = []
     for job in planned_jobs(cluster, machine, frameworks):

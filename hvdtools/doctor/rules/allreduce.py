@@ -14,24 +14,17 @@ from hvdtools.doctor.known_errors import explain, shortened
 SUBJECT = "all-reduce"
 
 
-def examine_checks(
-    cluster: ClusterFacts, checks: tuple[Check, ...], ranks: int | None = None
-) -> Iterator[Finding]:
-    """One finding for each all-reduce, in their order; then what could not be run.
-
-    Args:
-        ranks: As `run_checks` takes it.
-    """
+def examine_checks(cluster: ClusterFacts, checks: tuple[Check, ...]) -> Iterator[Finding]:
+    """One finding for each all-reduce, in their order; then what could not be run."""
     if not checks:
         yield warning(SUBJECT, "nothing to run it with: fix the errors first")
     for check in checks:
         yield _finding(check, cluster)
-    facts = cluster.local
-    if facts is not None and facts.has_nccl and ranks is not None:
-        for load in facts.loads:
-            if load.gpus is not None and load.gpus < ranks:
-                message = f"{load.framework} over NCCL was not run: {ranks} ranks, {load.gpus} GPUs"
-                yield warning(SUBJECT, message)
+    if cluster.local is not None and cluster.local.has_nccl:
+        for load in cluster.local.loads:
+            if load.gpus is not None and load.gpus < cluster.slots:
+                sizes = f"{cluster.slots} ranks, {load.gpus} GPUs"
+                yield warning(SUBJECT, f"{load.framework} over NCCL was not run: {sizes}")
 
 
 def _finding(check: Check, cluster: ClusterFacts) -> Finding:

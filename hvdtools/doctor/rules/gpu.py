@@ -17,7 +17,7 @@ def driver(facts: HostFacts) -> Iterator[Finding]:
     if gpus.complaint:
         message = f"nvidia-smi fails: {gpus.complaint}"
         if gpus.device_files:
-            remedy = "restart the machine, or reload the NVIDIA driver: two versions are mixed"
+            remedy = "restart the machine or reload the NVIDIA driver, so that both versions match"
             yield error("GPUs", message, remedy)
         else:
             yield warning(

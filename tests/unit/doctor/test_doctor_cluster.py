@@ -139,8 +139,8 @@ WARNINGS = [
         with_network(SOUND, "host2", host_addresses=("127.0.1.1",)),
         "names",
         "on host2 the host's own name resolves to 127.0.1.1 (loopback), so other hosts "
-        "cannot reach its ranks → map its name to its address in /etc/hosts on host2, or start jobs "
-        "with --interface eth0",
+        "cannot reach its ranks → map its name to its address in /etc/hosts on host2, or start "
+        "jobs with --interface eth0",
     ),
     (with_network(SOUND, "host2", host_addresses=()), "names", "own name has no address"),
     (changed(SOUND, "host3", resolved={"host2": ("10.0.0.2",)}), "names", "cannot resolve host1"),

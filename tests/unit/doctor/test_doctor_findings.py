@@ -358,7 +358,7 @@ def test_a_failed_all_reduce_is_an_error_and_says_why() -> None:
             4.0,
         ),
     )
-    good, bad = examine_checks(alone(CPU_HOST), checks, 2)
+    good, bad = examine_checks(alone(CPU_HOST, 2), checks)
     assert (good.level, bad.level) == ("ok", "error")
     assert "exit status 1 after 4.0 s: the ranks did not find one another" in bad.message
     assert "hvdtools build" in bad.remedy
@@ -366,7 +366,7 @@ def test_a_failed_all_reduce_is_an_error_and_says_why() -> None:
 
 def test_nccl_needs_a_gpu_per_rank() -> None:
     checks = (Check("torch over Gloo, 3 ranks", (), "", (), 5.1),)
-    *_, last = examine_checks(alone(GPU_HOST), checks, 3)
+    *_, last = examine_checks(alone(GPU_HOST, 3), checks)
     assert last == Finding("warning", "all-reduce", "torch over NCCL was not run: 3 ranks, 2 GPUs")
 
 
