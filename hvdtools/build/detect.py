@@ -151,8 +151,8 @@ def _cpu_flags() -> tuple[str, ...]:
 
 def find_mpi() -> Mpi | None:
     """An MPI with compilers and mpirun: next to this Python, else on PATH."""
-    beside = Path(sys.executable).parent / "mpicxx"
-    found = str(beside) if beside.exists() else shutil.which("mpicxx")
+    adjacent = Path(sys.executable).parent / "mpicxx"
+    found = str(adjacent) if adjacent.exists() else shutil.which("mpicxx")
     if found is None:
         return None
     mpicxx = Path(found)

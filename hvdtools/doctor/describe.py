@@ -11,7 +11,6 @@ from hvdtools.core.installed import InstalledHorovod
 from hvdtools.core.words import counted
 from hvdtools.doctor.compare import NONE, listed, row
 from hvdtools.doctor.facts import ClusterFacts, Gpus, Horovod, HostFacts, Interface, Network
-from hvdtools.doctor.rules.hosts import CLOCKS, HOSTS, MEMORY
 from hvdtools.doctor.rules.network import common_interfaces, gloo_interface, outward_interfaces
 from hvdtools.doctor.rules.versions import FRAMEWORKS, compared
 
@@ -154,8 +153,8 @@ def _cores(facts: HostFacts) -> str:
     cores = facts.cores
     physical = f", {cores.physical} physical" if cores.physical else ""
     quota = f"; quota {cores.quota:g} cores" if cores.quota is not None else ""
-    asked = facts.variables.get("OMP_NUM_THREADS")
-    each = f"OMP_NUM_THREADS={asked}" if asked else counted(cores.threads, "thread")
+    threads = facts.variables.get("OMP_NUM_THREADS")
+    each = f"OMP_NUM_THREADS={threads}" if threads else counted(cores.threads, "thread")
     return (
         f"{cores.usable} usable of {cores.logical}{physical}{quota}; "
         f"{counted(cores.ranks, 'rank')}: {each} each"
@@ -173,7 +172,7 @@ def _memory(facts: HostFacts) -> str:
 
 def cluster_rows(cluster: ClusterFacts) -> Iterator[tuple[str, str]]:
     """(subject, text) in the order of the screen."""
-    yield HOSTS, _hosts(cluster)
+    yield "hosts", _hosts(cluster)
     if not cluster.facts:
         return
     for subject, found in compared(cluster).items():
@@ -182,8 +181,8 @@ def cluster_rows(cluster: ClusterFacts) -> Iterator[tuple[str, str]]:
     if len(cluster.facts) > 1:
         yield "names", ""
         yield "network", _networks(cluster)
-    yield CLOCKS, ""
-    yield MEMORY, _memories(cluster)
+    yield "clocks", ""
+    yield "memory", _memories(cluster)
 
 
 def cluster_title(cluster: ClusterFacts) -> str:

@@ -37,7 +37,7 @@ def _on_each_host(cluster: ClusterFacts) -> Iterator[Finding]:
         for finding in (finding for rule in rules for finding in rule(facts)):
             if finding.level == "error" or finding.remedy:
                 found.setdefault(finding, []).append(name)
-    for finding, names_ in found.items():
-        every = f"all {counted(len(names_), 'host')}"
-        where = every if len(names_) == len(cluster.facts) > 1 else listed(names_)
+    for finding, affected in found.items():
+        every = f"all {counted(len(affected), 'host')}"
+        where = every if len(affected) == len(cluster.facts) > 1 else listed(affected)
         yield Finding(finding.level, finding.subject, f"{where}: {finding.message}", finding.remedy)

@@ -9,7 +9,6 @@ from hvdtools.doctor.facts import ClusterFacts
 from hvdtools.doctor.findings import Finding, error, ok, warning
 from hvdtools.launch.reach import Problem
 
-HOSTS, CLOCKS, MEMORY = "hosts", "clocks", "memory"
 _HOST = "HOST"
 _GIB = 2**30
 # Ranks need no common time; logs, make and Kerberos tickets do.
@@ -27,13 +26,12 @@ def answers(cluster: ClusterFacts) -> Iterator[Finding]:
             alike.setdefault(_without_name(each.problem, each.host.name), []).append(each.host.name)
     for problem, hosts in alike.items():
         remedy = problem.remedy.replace(_HOST, hosts[0])
-        one, several = (
-            problem.message.replace(_HOST, hosts[0]),
-            f"{listed(hosts)}: {problem.message}",
-        )
-        yield error(HOSTS, one if len(hosts) == 1 else several, remedy)
+        message = f"{listed(hosts)}: {problem.message}"
+        if len(hosts) == 1:
+            message = problem.message.replace(_HOST, hosts[0])
+        yield error("hosts", message, remedy)
     if not alike:
-        yield ok(HOSTS, "all answer")
+        yield ok("hosts", "all answer")
 
 
 def _without_name(problem: Problem, name: str) -> Problem:
@@ -46,7 +44,7 @@ def unique_names(cluster: ClusterFacts) -> Iterator[Finding]:
     for text, hosts in own.groups:
         if len(hosts) > 1:
             message = f"{listed(hosts)} share the host name {text}: ranks treat them as one host"
-            yield error(HOSTS, message, "give each host a unique name, or list each host once")
+            yield error("hosts", message, "give each host a unique name, or list each host once")
 
 
 def clocks(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -63,9 +61,9 @@ def clocks(cluster: ClusterFacts) -> Iterator[Finding]:
     for name, skew_s in late:
         way = "ahead of" if skew_s > 0 else "behind"
         message = f"{name}'s clock is {abs(skew_s):.0f} s {way} the others'"
-        yield warning(CLOCKS, message, f"let {name} follow a time server (chrony or ntpd)")
+        yield warning("clocks", message, f"let {name} follow a time server (chrony or ntpd)")
     if not late:
-        yield ok(CLOCKS, f"within {_SKEW_S:g} s")
+        yield ok("clocks", f"within {_SKEW_S:g} s")
 
 
 def memory(cluster: ClusterFacts) -> Iterator[Finding]:
@@ -79,9 +77,9 @@ def memory(cluster: ClusterFacts) -> Iterator[Finding]:
     }
     for name, free in full.items():
         message = f"{name} has {free} of memory free, less than a tenth"
-        yield warning(MEMORY, message, f"run `top` on {name} to see what uses it")
+        yield warning("memory", message, f"run `top` on {name} to see what uses it")
     if not full:
-        yield ok(MEMORY, "enough is free")
+        yield ok("memory", "enough is free")
 
 
 RULES = (answers, unique_names, clocks, memory)

@@ -60,7 +60,7 @@ def _same(subject: str, found: Comparison, cluster: ClusterFacts) -> Iterator[Fi
 def _different(subject: str, found: Comparison, cluster: ClusterFacts) -> Finding:
     said = difference(subject, found)
     if subject == "GPUs" and len({_count(text) for text, _ in found.groups}) > 1:
-        remedy = f"look at `nvidia-smi -L` and at `dmesg` on {listed(found.outlier_hosts)}"
+        remedy = f"check `nvidia-smi -L` and `dmesg` on {listed(found.outlier_hosts)}"
         return warning(subject, said, remedy)
     if subject in _HOST_PROPERTIES:
         return warning(subject, said)

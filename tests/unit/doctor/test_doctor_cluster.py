@@ -188,8 +188,8 @@ WARNINGS = [
     (
         with_version(SOUND, "host1", "GPUs", "7 x NVIDIA H200, 141 GiB"),
         "GPUs",
-        "host1 has GPUs 7 x NVIDIA H200, 141 GiB, the 3 others 8 x NVIDIA H200, 141 GiB → look at "
-        "`nvidia-smi -L` and at `dmesg` on host1",
+        "host1 has GPUs 7 x NVIDIA H200, 141 GiB, the 3 others 8 x NVIDIA H200, 141 GiB → check "
+        "`nvidia-smi -L` and `dmesg` on host1",
     ),
     (
         with_version(SOUND, "host1", "GPUs", "8 x NVIDIA A100, 80 GiB"),
