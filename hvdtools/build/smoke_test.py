@@ -139,8 +139,18 @@ def attempt(test: SmokeTest, ranks_per_core: float = 1) -> Attempt:
 
     The limit is `LIMIT_S`, and more if several ranks share a core.
     """
+    limit_s = LIMIT_S * max(1, ranks_per_core)
     start_s = time.monotonic()
-    complaint, output = _run(test, LIMIT_S * max(1, ranks_per_core))
+    process = start_group(test.argv, _environment())
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+        complaint = judge(test.size, process.returncode, output)
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        complaint, output = f"no answer in {limit_s:g} s", process.communicate()[0]
+    except BaseException:
+        end_group(process)
+        raise
     return Attempt(complaint, output, time.monotonic() - start_s)
 
 
@@ -151,21 +161,6 @@ def _environment() -> dict[str, str]:
         environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
         environment["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     return environment
-
-
-def _run(test: SmokeTest, limit_s: float | None = None) -> tuple[str, str]:
-    """(what is wrong, "" if nothing; the output of the job)."""
-    limit_s = limit_s or LIMIT_S
-    process = start_group(test.argv, _environment())
-    try:
-        output, _ = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        end_group(process)
-        return f"no answer in {limit_s:g} s", process.communicate()[0]
-    except BaseException:
-        end_group(process)
-        raise
-    return judge(test.size, process.returncode, output), output
 
 
 def judge(size: int, status: int, output: str) -> str:

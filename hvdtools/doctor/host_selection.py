@@ -9,6 +9,7 @@ from pathlib import Path
 from hvdtools.build.programs import query_output
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.core.topology import read_tasks_per_node
+from hvdtools.doctor.probes.host import read_count
 from hvdtools.doctor.rules.versions import FRAMEWORKS
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
 
@@ -42,8 +43,8 @@ def choose_scope(
         )
     if named or on is not None:
         return "hosts" if named else str(on)
-    several = _number(environ, "SLURM_JOB_NUM_NODES") > 1
-    return "slurm" if several and _number(environ, "SLURM_STEP_NUM_TASKS") < 2 else "local"
+    several = read_count(environ, "SLURM_JOB_NUM_NODES") > 1
+    return "slurm" if several and read_count(environ, "SLURM_STEP_NUM_TASKS") < 2 else "local"
 
 
 def named_hosts(hosts: str | None, hostfile: Path | None) -> tuple[Host, ...]:
@@ -118,8 +119,3 @@ def read_frameworks(text: str) -> tuple[str, ...]:
 
 def _shown(hosts: tuple[Host, ...]) -> str:
     return ",".join(map(str, hosts[:4])) + ",…" * (len(hosts) > 4)
-
-
-def _number(environ: Mapping[str, str], name: str) -> int:
-    text = environ.get(name, "")
-    return int(text) if text.isdigit() else 0

@@ -154,8 +154,8 @@ def find_slurm(environ: Mapping[str, str]) -> Slurm | None:
         version=first_match(r"(\d+(?:\.\d+)+\S*)", version.text) or "of an unknown version",
         mpi_kinds=read_mpi_kinds(kinds.text if kinds and kinds.status == 0 else ""),
         job=job,
-        nodes=_number(environ, "SLURM_JOB_NUM_NODES") if job else 0,
-        tasks=_number(environ, "SLURM_NTASKS") if job else 0,
+        nodes=read_count(environ, "SLURM_JOB_NUM_NODES") if job else 0,
+        tasks=read_count(environ, "SLURM_NTASKS") if job else 0,
         gpus_per_task="SLURM_GPUS_PER_TASK" in environ,
     )
 
@@ -169,7 +169,8 @@ def read_mpi_kinds(listed: str) -> tuple[str, ...]:
     return tuple(sorted({line for line in lines if re.fullmatch(r"\w+", line) and line != "none"}))
 
 
-def _number(environ: Mapping[str, str], name: str) -> int:
+def read_count(environ: Mapping[str, str], name: str) -> int:
+    """The value of a Slurm variable; 0 if it is not set or no number."""
     text = environ.get(name, "")
     return int(text) if text.isdigit() else 0
 
