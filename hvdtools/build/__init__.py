@@ -1,1 +1,1 @@
-"""Builds Horovod for the frameworks of this Python environment, and proves the result."""
+"""Builds Horovod for the frameworks of this Python environment, and tests the result."""

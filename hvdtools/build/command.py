@@ -1,4 +1,4 @@
-"""`hvdtools build`: Horovod for the frameworks of this environment, built, proved, kept."""
+"""`hvdtools build`: builds, tests and keeps Horovod for the frameworks of this environment."""
 
 from __future__ import annotations
 
@@ -21,46 +21,48 @@ if TYPE_CHECKING:
 def build(
     frameworks: Annotated[
         str,
-        typer.Option(help="Build for these, torch,tensorflow; for all installed if unset."),
+        typer.Option(help="Build for these, torch,tensorflow. Default: all that are installed."),
     ] = "",
     gpu: Annotated[
-        str, typer.Option(help="How gradients on GPUs travel: auto, nccl or none.")
+        str, typer.Option(help="How GPU tensors are reduced: auto, nccl or none.")
     ] = "auto",
     cuda_arch: Annotated[
         str,
-        typer.Option(help="Compute capabilities to compile for, 80,90; the GPUs' here if unset."),
+        typer.Option(
+            help="Compute capabilities to compile for, 80,90. Default: those of the GPUs here."
+        ),
     ] = "",
     sdist: Annotated[
-        Path | None, typer.Option(help="Horovod's source archive, instead of the index's.")
+        Path | None, typer.Option(help="The source archive of Horovod, instead of a download.")
     ] = None,
     wheel_dir: Annotated[
         Path | None,
-        typer.Option(help="A folder of wheels and Horovod's source, where there is no network."),
+        typer.Option(help="A folder of wheels and the source of Horovod, if there is no network."),
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Compilers at a time; one a core if unset.")
+        int | None, typer.Option(min=1, help="Parallel compilers. Default: one per core.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Build anew although a wheel is kept.")
+        bool, typer.Option("--force", help="Build again even if a wheel is kept.")
     ] = False,
     smoke_test: Annotated[
-        bool, typer.Option("--smoke-test", help="Check the sums even if it is up to date.")
+        bool, typer.Option("--smoke-test", help="Test it even if it is up to date.")
     ] = False,
     prove: Annotated[bool, typer.Option("--prove", hidden=True)] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the commands and stop.")
     ] = False,
 ) -> None:
-    """Build Horovod for the torch and TensorFlow installed here, and test that it works.
+    """Build Horovod for the PyTorch and TensorFlow installed here, and test it.
 
-    The wheel is kept, so that a second environment of the same versions only installs it.
+    The wheel is kept: another environment with the same versions only installs it.
     """
     from rich.console import Console
 
+    from hvdtools.build.console import script
     from hvdtools.build.detect import detect
     from hvdtools.build.plan import Options, make_plan
     from hvdtools.build.sdist import locate
-    from hvdtools.build.show import script
     from hvdtools.build.wheel import cache_folder
 
     test_again = new_value("--prove", prove or None, "--smoke-test", smoke_test or None)
@@ -68,9 +70,9 @@ def build(
     source = locate(sdist, wheel_dir, cache)
     options = Options(
         cache=cache,
-        frameworks=_listed(frameworks),
+        frameworks=_split(frameworks),
         gpu=gpu,
-        cuda_arch=_listed(cuda_arch),
+        cuda_arch=_split(cuda_arch),
         wheel_dir=wheel_dir.resolve() if wheel_dir else None,
         jobs=jobs,
     )
@@ -85,14 +87,14 @@ def build(
     _build(plan, env, source, console, force=force)
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _up_to_date(plan: BuildPlan, env: Environment, console: Console, *, test_again: bool) -> bool:
     from hvdtools.build import smoke_test
-    from hvdtools.build.record import installed_key
-    from hvdtools.build.show import summary
+    from hvdtools.build.console import summary
+    from hvdtools.build.wheel import installed_key
     from hvdtools.core import installed
 
     horovod = installed.find()
@@ -107,25 +109,24 @@ def _up_to_date(plan: BuildPlan, env: Environment, console: Console, *, test_aga
 def _build(
     plan: BuildPlan, env: Environment, source: Sdist, console: Console, *, force: bool
 ) -> None:
-    from hvdtools.build import record, smoke_test
-    from hvdtools.build.show import facts_table, found_table
-    from hvdtools.build.wheel import install_wheel, keep_only_if_it_works, prepare_wheel
+    from hvdtools.build import smoke_test, wheel
+    from hvdtools.build.console import facts_table, found_table
     from hvdtools.core import installed
 
     console.print(found_table(env, plan))
     kept = plan.wheel.exists() and not force
-    what = f"a wheel of this build is kept: {plan.wheel}" if kept else f"log: {plan.log}"
+    what = f"using the kept wheel {plan.wheel}" if kept else f"log: {plan.log}"
     console.print(what, markup=False, highlight=False, soft_wrap=True)
     before = installed.find()
     try:
-        prepare_wheel(plan, source, force=force, console=console)
-        with keep_only_if_it_works(plan), record.put_back_on_failure(env.python.site):
-            install_wheel(plan, console)
-            record.write(plan, env.python.site)
+        wheel.prepare_wheel(plan, source, force=force, console=console)
+        with wheel.keep_only_if_it_works(plan), wheel.restore_on_failure(env.python.site):
+            wheel.install_wheel(plan, console)
+            wheel.record(plan, env.python.site)
             smoke_test.run_smoke_tests(plan, env, console)
     except HvdtoolsError as error:
-        state = f"Horovod {before.version} is in place as before" if before else "none is installed"
-        raise HvdtoolsError(f"{error} {state[0].upper()}{state[1:]}.") from None
+        state = f"Horovod {before.version} is unchanged" if before else "Horovod is not installed"
+        raise HvdtoolsError(f"{error} {state}.") from None
     horovod = installed.find()
     assert horovod is not None
     console.print(facts_table(horovod, env))

@@ -1,4 +1,4 @@
-"""A build's log -> the few lines that matter, and what to do."""
+"""Finds the cause of a failed build in its log, and what to do."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ SHOWN = 6
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`lines` of the log to show (at most `SHOWN`), and one sentence of `advice`."""
+    """The `lines` of the log to show (at most `SHOWN`), and the `advice`."""
 
     lines: tuple[str, ...]
     advice: str
 
 
-# What a line of the log says -> what to do. The first rule with a match wins,
-# so a cause stands before what it brings about.
+# (pattern of a line of the log, advice). The first match wins, so causes come before effects.
 _RULES = (
     (
         r"No module named pip$",
@@ -25,7 +24,7 @@ _RULES = (
     ),
     (
         r"No space left on device|Disk quota exceeded",
-        "The disk is full: make room, or point TMPDIR and XDG_CACHE_HOME at another disk.",
+        "The disk is full: free space, or set TMPDIR and XDG_CACHE_HOME to another disk.",
     ),
     (
         r"Killed signal terminated program|signal 9|virtual memory exhausted"
@@ -42,11 +41,11 @@ _RULES = (
     ),
     (
         r"unsupported GNU version|unsupported clang version",
-        "This CUDA does not take this C++ compiler: set CXX to an older g++.",
+        "This CUDA does not support this C++ compiler: set CXX to an older g++.",
     ),
     (
         r"Unsupported gpu architecture|compute_\d+'? is not",
-        "This CUDA does not know one of the GPU types: give --cuda-arch those it knows.",
+        "This CUDA does not support one of the GPU types: give --cuda-arch those that it supports.",
     ),
     (
         r"Could NOT find MPI|MPI_CXX.*(not found|failed)",
@@ -58,20 +57,20 @@ _RULES = (
     ),
     (
         r"Could NOT find (Pytorch|Tensorflow)|ModuleNotFoundError: No module named",
-        "A module that the build imports does not load: import it in this Python and fix that.",
+        "A module that the build imports does not load: import it in this Python to see why.",
     ),
     (
         r"CMake Error",
-        "CMake could not configure the build: fix what it names.",
+        "CMake could not configure the build: fix the error that it names.",
     ),
     (
         r"\b(fatal )?error: |undefined reference|ld returned \d",
-        "The compiler refused the source: this compiler or framework version may be too new.",
+        "The compiler rejected the source: this compiler or framework version may be too new.",
     ),
 )
 
 _TELLING = re.compile("|".join([*(pattern for pattern, _ in _RULES), r"\bERROR\b|#error"]))
-# pip and make say once more that something failed, without saying what.
+# pip and make repeat that something failed, without saying what.
 _ECHO = re.compile(
     r"metadata-generation-failed|subprocess-exited-with-error|Failed building wheel"
     r"|Failed to build|make(\[\d+\])?: \*\*\*|exited with \d|exit code: |did not run successfully"
@@ -92,7 +91,7 @@ def diagnose(log: str) -> Diagnosis:
         (say for pattern, say in _RULES if any(re.search(pattern, line) for line in telling)),
         "The cause is near the end of the log.",
     )
-    # Nothing telling: the end is where a program that died stopped talking.
+    # No known line: the last output of a program that died.
     chosen = (
         list(dict.fromkeys(telling)) or [line.strip() for line in lines if line.strip()][-SHOWN:]
     )
@@ -100,7 +99,7 @@ def diagnose(log: str) -> Diagnosis:
 
 
 def _with_detail(lines: list[str], position: int) -> list[str]:
-    """A CMake Error's message stands indented on the lines below it."""
+    """A line and, for a CMake Error, the indented message on the lines below it."""
     own = lines[position].strip()
     if "CMake Error" not in own:
         return [own]

@@ -8,15 +8,15 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Python:
-    """This interpreter and the place where pip puts packages for it.
+    """This interpreter, and where pip installs packages for it.
 
     Attributes:
         executable: The program, in its virtual environment.
-        tag: Interpreter and ABI as a wheel's name says them, "cp311-cp311".
-        platform: As a wheel's name says it, "linux_x86_64".
-        headers: The folder of Python.h, or None where it is not installed.
-        site: The folder that a `pip install` writes to.
-        root: What `site` belongs to: the environment's prefix, or the user's base.
+        tag: Interpreter and ABI in the name of a wheel, "cp311-cp311".
+        platform: The platform in the name of a wheel, "linux_x86_64".
+        headers: The folder of Python.h; None if it is not installed.
+        site: The folder that `pip install` writes to.
+        root: The prefix of the environment, or the user base, that `site` is in.
     """
 
     executable: Path
@@ -41,10 +41,10 @@ class Framework:
 
     Attributes:
         name: "torch" or "tensorflow".
-        version: What the framework itself reports, "2.13.0+cpu".
-        cuda: The CUDA version it was built for, "13.0"; None for a CPU build.
+        version: The version that the framework reports, "2.13.0+cpu".
+        cuda: The CUDA version that it was built for, "13.0"; None for a CPU build.
         libraries: The folder of its shared libraries.
-        xla_headers: False if its headers lack what Horovod's XLA ops include.
+        xla_headers: False if it lacks headers that the XLA ops of Horovod include.
     """
 
     name: str
@@ -93,14 +93,14 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Environment:
-    """Everything found here that decides how Horovod is built.
+    """Everything here that determines how Horovod is built.
 
     Attributes:
-        cxxflags: The user's own CXXFLAGS, which the build keeps.
+        cxxflags: The CXXFLAGS of the user, which the build keeps.
         cpu_flags: Those of f16c, avx and fma that this CPU has.
-        cpus: Cores that this process may use.
-        missing: Requirements that Horovod needs when it runs and that are not here.
-        missing_to_build: Requirements of its build alone that are not here.
+        cpus: Number of cores that this process may use.
+        missing: Runtime requirements of Horovod that are not installed.
+        missing_to_build: Build requirements that are not installed.
     """
 
     python: Python

@@ -1,4 +1,4 @@
-"""Options and what was found -> the build, as a value that can be printed and tested."""
+"""Plans a build: from options and the detected environment to a value that can be printed."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hvdtools.build.choose import GpuChoice, choose_frameworks, choose_gpu
 from hvdtools.build.environment import Environment, Framework
 from hvdtools.build.sdist import Sdist
-from hvdtools.build.settings import CMAKE_FOLDER, places, shape
+from hvdtools.build.settings import (
+    CMAKE_FOLDER,
+    GpuChoice,
+    binary_settings,
+    choose_frameworks,
+    choose_gpu,
+    local_settings,
+)
 from hvdtools.core.errors import HvdtoolsError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user asked for.
+    """What the user requested.
 
     Attributes:
+        cache: Where wheels are kept.
         frameworks: Names in the order given; () for all that are installed.
         gpu: "auto", "nccl" or "none".
         cuda_arch: Compute capabilities ("80", "90"); () for those of the GPUs here.
-        wheel_dir: A folder of wheels to install from, instead of the index.
-        jobs: Compilers at a time; None for one a core.
-        cache: Where wheels are kept.
+        wheel_dir: A folder of wheels to install from, instead of the package index.
+        jobs: Parallel compilers; None for one per core.
     """
 
     cache: Path
@@ -42,9 +48,9 @@ class Step:
     """One command.
 
     Attributes:
-        title: What it does, as a command to oneself: "build Horovod".
-        when: "build" if a kept wheel saves it, else "always".
-        downloads: True if what it fetches is to be held against its known SHA-256.
+        title: What it does, in the imperative: "build Horovod".
+        when: "build" if a kept wheel makes it unnecessary, else "always".
+        downloads: True if its download must match the known SHA-256.
     """
 
     title: str
@@ -55,19 +61,19 @@ class Step:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """A build, complete before it starts.
+    """A build, completely determined before it starts.
 
     Attributes:
-        key: Names the wheel: equal keys mean that one wheel serves both.
-        facts: What the key is made of.
-        frameworks: Those that are built, as installed.
-        controllers: "mpi" and "gloo", as far as they are built.
-        gpu: How gradients of GPU tensors travel, and why.
+        key: Identifies the wheel: builds with equal keys share one wheel.
+        facts: What the key is the hash of.
+        frameworks: The installed frameworks to build for.
+        controllers: ("mpi", "gloo"), or ("gloo",) without MPI.
+        gpu: How Horovod will handle GPU tensors, and why.
         environment: Variables to set; any other HOROVOD_* must be unset.
-        steps: The commands in order; the last installs `wheel`.
+        steps: The commands in order; the last one installs `wheel`.
         wheel: Where the built wheel is kept.
-        built: Where `pip wheel` leaves it.
-        log: Where the steps' output goes.
+        built: Where `pip wheel` writes it.
+        log: The log of all steps.
     """
 
     key: str
@@ -83,11 +89,10 @@ class BuildPlan:
 
 
 def make_plan(options: Options, env: Environment, sdist: Sdist) -> BuildPlan:
-    """Decide everything. Pure: reads only hvdtools' own cmake files.
+    """Decide everything. Pure: reads only the cmake files of hvdtools.
 
     Raises:
-        HvdtoolsError: Something that the build needs is missing, or an option
-            names what is not there.
+        HvdtoolsError: The build lacks something, or an option names something unknown.
     """
     if env.compiler is None:
         raise HvdtoolsError(
@@ -101,7 +106,7 @@ def make_plan(options: Options, env: Environment, sdist: Sdist) -> BuildPlan:
         )
     frameworks = choose_frameworks(options.frameworks, env)
     gpu = choose_gpu(options.gpu, options.cuda_arch, frameworks, env)
-    settings = shape(env, frameworks, gpu)
+    settings = binary_settings(env, frameworks, gpu)
     facts = _facts(env, frameworks, gpu, settings, sdist)
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     work = options.cache / "build" / key
@@ -113,7 +118,7 @@ def make_plan(options: Options, env: Environment, sdist: Sdist) -> BuildPlan:
         frameworks=frameworks,
         controllers=("mpi", "gloo") if env.mpi else ("gloo",),
         gpu=gpu,
-        environment={**settings, **places(env, gpu, work, options.jobs or env.cpus)},
+        environment={**settings, **local_settings(env, gpu, work, options.jobs or env.cpus)},
         steps=tuple(_steps(options, env, gpu, sdist, work, wheel)),
         wheel=wheel,
         built=work / "wheel" / name,
@@ -128,7 +133,7 @@ def _facts(
     settings: dict[str, str],
     sdist: Sdist,
 ) -> dict[str, str]:
-    """Every version that decides whether a built wheel fits."""
+    """Every version that decides whether a built wheel can be used."""
     digest = hashlib.sha256()
     for file in sorted(CMAKE_FOLDER.glob("*.cmake")):
         digest.update(file.read_bytes())
@@ -164,7 +169,7 @@ def _steps(
         argv = (*pip, "download", *flags, f"--dest={sdist.path.parent}", target)
         yield Step("download Horovod's source", argv, downloads=True)
     if gpu.operations == "nccl" and env.nccl:
-        # The wheel of NCCL has no libnccl.so, the name that a linker looks for.
+        # NCCL's wheel has no libnccl.so, the name that the linker looks for.
         yield Step("make a folder for NCCL", ("mkdir", "-p", str(work / "nccl")))
         link = ("ln", "-sf", str(env.nccl.library), str(work / "nccl" / "libnccl.so"))
         yield Step("link NCCL", link)

@@ -1,9 +1,8 @@
-"""Run in each rank of a smoke test: one all-reduce, checked against the sum it must give.
+"""Run in each rank of a smoke test: one all-reduce, compared with the expected sums.
 
 Usage: rank_check.py FRAMEWORK DEVICE CONTROLLER SIZE
-with DEVICE "cpu" or "gpu" and CONTROLLER "mpi" or "gloo". Each rank that is
-satisfied prints one line, "PROVED rank R of S"; one that is not says why and
-exits with status 1.
+with DEVICE "cpu" or "gpu" and CONTROLLER "mpi" or "gloo". A rank with the right sums prints
+"PASSED rank R of S"; any other prints an error and exits with status 1.
 """
 
 from __future__ import annotations
@@ -43,19 +42,19 @@ def _tensorflow(device: str) -> tuple[int, int, str, list[float]]:
 
 
 def main(framework: str, device: str, controller: str, size: str) -> None:
-    """Check this rank's view of the job and its sum."""
+    """Check the size and controller of the job, and the sums of this rank."""
     run = {"torch": _torch, "tensorflow": _tensorflow}[framework]
     rank, found_size, found_controller, total = run(device)
     if found_size != int(size):
         sys.exit(f"the job has {found_size} ranks, not the {size} that were started")
     if found_controller != controller:
         sys.exit(f"{found_controller} coordinates the ranks, not {controller}")
-    # Rank r gives (r + 1) times 0, 1, 2, ...; whole numbers this small are exact in float32.
+    # Rank r contributes (r + 1) times 0, 1, 2, ...; integers this small are exact in float32.
     factor = found_size * (found_size + 1) // 2
     wrong = sum(value != factor * index for index, value in enumerate(total))
     if wrong or len(total) != ELEMENTS:
         sys.exit(f"{wrong} of {len(total)} sums are wrong")
-    print(f"PROVED rank {rank} of {found_size}", flush=True)
+    print(f"PASSED rank {rank} of {found_size}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Horovod's source archive: which one, and whether it is what it says."""
+"""The source archive of Horovod: which one to build, and whether it is intact."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.build.query import first_match
+from hvdtools.build.programs import first_match
 from hvdtools.core.errors import HvdtoolsError
 
 VERSION = "0.28.1"
@@ -16,7 +16,7 @@ SHA256 = "92a43f5a94c43907a56805bad15f19700c62ffc83b7ca483f9e104e229f67ef0"
 
 @dataclass(frozen=True)
 class Sdist:
-    """A source archive. `present` is False if it has yet to be downloaded to `path`."""
+    """A source archive. `present` is False if it must still be downloaded to `path`."""
 
     path: Path
     version: str
@@ -24,17 +24,16 @@ class Sdist:
     present: bool
 
 
-def locate(asked: Path | None, wheel_dir: Path | None, cache: Path) -> Sdist:
-    """The archive to build: the one asked for, the one in `wheel_dir`, or PyPI's newest.
+def locate(requested: Path | None, wheel_dir: Path | None, cache: Path) -> Sdist:
+    """The archive to build: the requested one, the one in `wheel_dir`, or that of PyPI.
 
     Raises:
-        HvdtoolsError: The file or folder does not exist, holds no Horovod, or
-            is not a whole archive.
+        HvdtoolsError: The file or folder does not exist or has no intact archive of Horovod.
     """
-    if asked is not None:
-        if not asked.is_file():
-            raise HvdtoolsError(f"--sdist: there is no file {asked}: check the path.")
-        return read(asked.resolve())
+    if requested is not None:
+        if not requested.is_file():
+            raise HvdtoolsError(f"--sdist: there is no file {requested}: check the path.")
+        return read(requested.resolve())
     kept = cache / "sdist" / f"horovod-{VERSION}.tar.gz"
     if wheel_dir is not None:
         if not wheel_dir.is_dir():
@@ -59,10 +58,10 @@ def sha256(path: Path) -> str:
 
 
 def read(path: Path) -> Sdist:
-    """The archive at `path`, checked to be Horovod's source.
+    """The archive at `path`.
 
     Raises:
-        HvdtoolsError: It is not, or it cannot be read.
+        HvdtoolsError: It is not the source of Horovod, or it cannot be read.
     """
     try:
         with tarfile.open(path) as archive:

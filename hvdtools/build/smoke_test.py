@@ -1,4 +1,4 @@
-"""Prove an installed Horovod: real ranks, one all-reduce, the right numbers."""
+"""Smoke tests of an installed Horovod: an all-reduce on real ranks, with known sums."""
 
 from __future__ import annotations
 
@@ -14,17 +14,27 @@ from typing import TYPE_CHECKING
 
 from hvdtools.build.environment import Environment
 from hvdtools.build.plan import BuildPlan
-from hvdtools.build.run_logged import end_group, scrubbed, start_group
+from hvdtools.build.programs import end_group, scrubbed, start_group
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.mpi import Mpirun
+from hvdtools.core.text import count_noun
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LIMIT_S = 120
 RANK_PROGRAM = Path(__file__).parent / "rank_check.py"
+CONTROLLER_NAMES = {"mpi": "MPI", "gloo": "Gloo"}
+RANK_ENVIRONMENT = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
 
-# A smoke test is a job of its own on this machine, also inside an allocation or another job.
+_SHOWN = 4  # lines of a failed job
+_NOISE = re.compile(r"warnings\.warn|Warning\b")
+_ERROR = re.compile(
+    r"\b\w*(Error|Exception)\b: |\berror\b|Unable to|refused|timed out|No route|the job has"
+    r"|coordinates the ranks, not|sums are wrong|built without NCCL"
+)
+
+# Inside an allocation or another job, a smoke test still starts a separate job on this machine.
 _OTHER_JOBS = ("HOROVOD_", "SLURM_", "PMI", "PRTE_", "HVDTOOLS_", "OMPI_COMM_", "OMPI_UNIVERSE_")
 
 
@@ -40,17 +50,16 @@ class SmokeTest:
 
     @property
     def name(self) -> str:
-        """In words: "torch over MPI, 2 ranks"."""
-        over = {"mpi": "MPI", "gloo": "Gloo"}[self.controller]
-        moved = ", NCCL" if self.device == "gpu" else ""
-        return f"{self.framework} over {over}{moved}, {self.size} rank{'s' * (self.size > 1)}"
+        """As a text, "torch over MPI, 2 ranks"."""
+        over = CONTROLLER_NAMES[self.controller] + (", NCCL" if self.device == "gpu" else "")
+        return f"{self.framework} over {over}, {count_noun(self.size, 'rank')}"
 
 
 def smoke_tests(plan: BuildPlan, env: Environment) -> Iterator[SmokeTest]:
     """A job for each framework, controller and device that the plan builds for.
 
-    NCCL is proved with two ranks if there are two GPUs, with one rank if
-    there is one, and not at all where there is none.
+    NCCL is tested with two ranks if there are two GPUs, with one rank if there is one, and not at
+    all if there is none.
     """
     sizes = {"cpu": 2}
     if plan.gpu.operations == "nccl" and env.gpus:
@@ -69,7 +78,7 @@ def jobs(
 ) -> Iterator[SmokeTest]:
     """A job for each framework, controller and device; `sizes` is device -> ranks.
 
-    Needs `mpirun` where the controllers include "mpi".
+    Needs `mpirun` if the controllers include "mpi".
     """
     for framework, controller in itertools.product(frameworks, controllers):
         for device, size in sizes.items():
@@ -83,13 +92,13 @@ def _start(controller: str, size: int, python: Path, mpirun: Mpirun | None) -> t
         run = (str(python), "-m", "horovod.runner.launch", "--gloo")
         return (*run, "-np", str(size), "-H", f"localhost:{size}")
     assert mpirun is not None
-    # More ranks than cores must start too, and not share one core of many.
+    # More ranks than cores must start too, and all cores must be used.
     placement = ("--oversubscribe", "--bind-to", "none") if mpirun.flavour == "Open MPI" else ()
     return (mpirun.path, "-n", str(size), *placement)
 
 
 def run_smoke_tests(plan: BuildPlan, env: Environment, console: Console) -> None:
-    """Run every smoke test; print a line for each.
+    """Run every smoke test, and print a line for each.
 
     Raises:
         HvdtoolsError: A job failed, gave wrong sums, or did not end in time.
@@ -105,40 +114,48 @@ def run_smoke_tests(plan: BuildPlan, env: Environment, console: Console) -> None
         took = f"({tried.elapsed_s:.1f} s)"
         if tried.complaint:
             console.print(f"  ✗ {test.name}: {tried.complaint} {took}", highlight=False)
-            for line in telling(tried.output):
+            for line in error_lines(tried.output):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
             raise HvdtoolsError(
-                f"The built Horovod fails its check ({test.name}: {tried.complaint}); see {log}."
+                f"The built Horovod fails a smoke test ({test.name}: {tried.complaint}); see {log}."
             )
         console.print(f"  ✓ {test.name}: right sums {took}", highlight=False)
     if plan.gpu.operations == "nccl" and len(env.gpus) < 2:
-        seen = "on one GPU with one rank" if env.gpus else "not at all: there is no GPU here"
-        console.print(f"  NCCL was proved {seen}.", highlight=False)
+        extent = "on one GPU with one rank only" if env.gpus else "not at all: there is no GPU here"
+        console.print(f"  NCCL was tested {extent}.", highlight=False)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """How a smoke test ended: what is wrong ("" if nothing), all its output, and its duration."""
+    """How a smoke test ended: what is wrong ("" if nothing), its output and its duration."""
 
     complaint: str
     output: str
     elapsed_s: float
 
 
-def attempt(test: SmokeTest, ranks_a_core: float = 1) -> Attempt:
-    """Run a smoke test to its end; no process of it is left on return.
+def attempt(test: SmokeTest, ranks_per_core: float = 1) -> Attempt:
+    """Run a smoke test to its end; none of its processes is left on return.
 
-    It may take `LIMIT_S`, and longer where several ranks share a core.
+    The limit is `LIMIT_S`, and more if several ranks share a core.
     """
+    limit_s = LIMIT_S * max(1, ranks_per_core)
     start_s = time.monotonic()
-    complaint, output = _run(test, LIMIT_S * max(1, ranks_a_core))
+    process = start_group(test.argv, _environment())
+    try:
+        output, _ = process.communicate(timeout=limit_s)
+        complaint = judge(test.size, process.returncode, output)
+    except subprocess.TimeoutExpired:
+        end_group(process)
+        complaint, output = f"no answer in {limit_s:g} s", process.communicate()[0]
+    except BaseException:
+        end_group(process)
+        raise
     return Attempt(complaint, output, time.monotonic() - start_s)
 
 
 def _environment() -> dict[str, str]:
-    environment = scrubbed(os.environ, _OTHER_JOBS)
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+    environment = {**scrubbed(os.environ, _OTHER_JOBS), **RANK_ENVIRONMENT}
     environment.setdefault("OMP_NUM_THREADS", "1")
     if os.geteuid() == 0:
         environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
@@ -146,32 +163,17 @@ def _environment() -> dict[str, str]:
     return environment
 
 
-def _run(test: SmokeTest, limit_s: float | None = None) -> tuple[str, str]:
-    """(what is wrong or "", the job's output)."""
-    limit_s = limit_s or LIMIT_S
-    process = start_group(test.argv, _environment())
-    try:
-        output, _ = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        end_group(process)
-        return f"no answer in {limit_s:g} s", process.communicate()[0]
-    except BaseException:
-        end_group(process)
-        raise
-    return judge(test.size, process.returncode, output), output
-
-
 def judge(size: int, status: int, output: str) -> str:
-    """What is wrong with a job that ended, "" if every rank proved its sums."""
+    """What is wrong with a job that ended, "" if every rank had the right sums."""
     if status != 0:
         return f"exit status {status}"
-    ranks = set(re.findall(rf"PROVED rank (\d+) of {size}\b", output))
+    ranks = set(re.findall(rf"PASSED rank (\d+) of {size}\b", output))
     expected = {str(rank) for rank in range(size)}
     return "" if ranks == expected else f"{len(ranks)} of {size} ranks gave the right sums"
 
 
-def telling(output: str) -> list[str]:
-    """The lines of a failed job's output that say why, four at most."""
-    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if re.search(r"Error|error|wrong|not the", line)]
-    return (errors or lines)[-4:]
+def error_lines(output: str) -> tuple[str, ...]:
+    """The lines of a failed job that say why: the first that name an error, else the last."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line for line in lines if not _NOISE.search(line)]
+    return tuple([line for line in lines if _ERROR.search(line)][:_SHOWN] or lines[-_SHOWN:])

@@ -1,1 +1,1 @@
-"""Says whether a run can work here: probes -> `Facts` -> findings -> a screen or JSON."""
+"""Reports whether a run can work here: probes -> facts -> rules -> findings -> a screen or JSON."""

@@ -1,10 +1,12 @@
-"""`hvdtools doctor`: one screen that says whether a run can work here, and what to fix."""
+"""`hvdtools doctor`: one screen that reports whether a run can work here, and what to fix."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,9 +15,7 @@ import typer
 from hvdtools.core.errors import HvdtoolsError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from hvdtools.doctor.cluster.report import ClusterReport
+    from hvdtools.doctor.facts import ClusterFacts
     from hvdtools.doctor.report import Report
     from hvdtools.launch.hosts import Host
 
@@ -34,22 +34,24 @@ def doctor(
         str | None,
         typer.Option(
             metavar="A:4,B:4",
-            help="Look at these hosts over ssh, compare them, and run an all-reduce on all slots.",
+            help="Examine these hosts over ssh, compare them, and run an all-reduce on all slots.",
             rich_help_panel=_SEVERAL,
         ),
     ] = None,
     hostfile: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="The same from a file, one on a line.", rich_help_panel=_SEVERAL
+            metavar="FILE",
+            help="The same from a file, one per line.",
+            rich_help_panel=_SEVERAL,
         ),
     ] = None,
     on: Annotated[
         str | None,
         typer.Option(
             metavar="PLACE",
-            help="local: this machine alone; slurm: the nodes of this allocation, as it is inside "
-            "one of several nodes.",
+            help="local: only this machine; slurm: the nodes of this allocation, the default "
+            "inside one of several nodes.",
             rich_help_panel=_SEVERAL,
         ),
     ] = None,
@@ -57,14 +59,14 @@ def doctor(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="The network interface that jobs will be started with.",
+            help="The network interface that jobs will use.",
             rich_help_panel=_SEVERAL,
         ),
     ] = None,
     frameworks: Annotated[
         str,
         typer.Option(
-            help="Run the all-reduce with these alone.",
+            help="Run the all-reduce with only these.",
             metavar="TORCH,TENSORFLOW",
             rich_help_panel=_SEVERAL,
         ),
@@ -72,80 +74,87 @@ def doctor(
     no_ranks: Annotated[
         bool,
         typer.Option(
-            "--no-ranks", help="Compare the hosts, and start no ranks.", rich_help_panel=_SEVERAL
+            "--no-ranks", help="Compare the hosts, but start no ranks.", rich_help_panel=_SEVERAL
         ),
     ] = False,
 ) -> None:
-    """Say what is here, what is wrong with it, and what to do.
+    """Report what is here, what is wrong with it, and what to do.
 
-    Of several hosts, the odd one out is named. The exit code is 1 if anything that a run
-    needs is an error. What only a run on GPUs would lack is a warning where there are no GPUs.
+    With several hosts, the outliers are named. The exit code is 1 if there is an error. What
+    only a run on GPUs would lack is a warning if there are no GPUs.
     """
     from rich.console import Console
 
-    from hvdtools.doctor.cluster import where
+    from hvdtools.doctor.host_selection import (
+        allocated_hosts,
+        assign_ranks,
+        choose_scope,
+        named_hosts,
+        read_frameworks,
+    )
+    from hvdtools.doctor.report import to_json
+    from hvdtools.doctor.screen import show
 
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a plain terminal may know no check mark
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal can print a check mark
         sys.stdout.reconfigure(errors="replace")
-    chosen = where.place(on, hosts, hostfile, os.environ)
-    if chosen == "local":
-        of_several = {"--interface": interface, "--frameworks": frameworks, "--no-ranks": no_ranks}
-        for flag in (flag for flag, value in of_several.items() if value):
+    scope = choose_scope(on, hosts, hostfile, os.environ)
+    if scope == "local":
+        for_several = {"--interface": interface, "--frameworks": frameworks, "--no-ranks": no_ranks}
+        for flag in (flag for flag, value in for_several.items() if value):
             raise HvdtoolsError(
-                f"{flag} is about several hosts: name them with --hosts or --hostfile, or leave "
-                "it out."
+                f"{flag} is for several hosts: name them with --hosts or --hostfile, or leave it "
+                "out."
             )
-        report: Report | ClusterReport = examined(ranks)
+        report = examine_local(ranks)
     else:
-        wanted = () if no_ranks else where.read_frameworks(frameworks)
-        named = chosen == "hosts"
-        found = where.named_hosts(hosts, hostfile) if named else where.allocated_hosts(os.environ)
-        report = _examined_cluster(
-            where.dealt(found, ranks), "ssh" if named else "srun", interface, wanted
-        )
-    _tell(report, Console(), as_json)
+        chosen = () if no_ranks else read_frameworks(frameworks)
+        found = named_hosts(hosts, hostfile) if scope == "hosts" else allocated_hosts(os.environ)
+        way = "ssh" if scope == "hosts" else "srun"
+        report = _examine_cluster(assign_ranks(found, ranks), way, interface, chosen)
+    typer.echo(to_json(report)) if as_json else show(report, Console())
     raise typer.Exit(1 if report.level == "error" else 0)
 
 
-def _tell(report: Report | ClusterReport, console: Console, as_json: bool) -> None:
-    from hvdtools.doctor import report as of_one
-    from hvdtools.doctor.cluster import report as of_several
+def examine_local(ranks: int | None) -> Report:
+    """Examine this machine; run the all-reduces if `ranks` is given."""
+    from hvdtools.doctor.collect import collect_local
+    from hvdtools.doctor.rules.versions import FRAMEWORKS
 
-    if isinstance(report, of_one.Report):
-        from hvdtools.doctor.show import show
-
-        typer.echo(of_one.to_json(report)) if as_json else show(report, console)
-    else:
-        from hvdtools.doctor.cluster.show import show as show_several
-
-        typer.echo(of_several.to_json(report)) if as_json else show_several(report, console)
+    with _status() as show_status:
+        show_status("Examining this machine")
+        return _conclude(collect_local(ranks), FRAMEWORKS if ranks else (), show_status)
 
 
-def _examined_cluster(
+def _examine_cluster(
     hosts: tuple[Host, ...], way: str, interface: str | None, frameworks: tuple[str, ...]
-) -> ClusterReport:
-    from rich.console import Console
+) -> Report:
+    from hvdtools.doctor.collect import collect_cluster
 
-    from hvdtools.doctor.cluster.examine import examined as cluster_examined
+    with _status() as show_status:
+        cluster = collect_cluster(hosts, way, interface, show_status)
+        return _conclude(cluster, frameworks, show_status)
+
+
+def _conclude(
+    cluster: ClusterFacts, frameworks: tuple[str, ...], show_status: Callable[[str], None]
+) -> Report:
+    """Apply the rules, and run the all-reduces of these frameworks."""
+    from hvdtools.doctor.allreduce.check import run_checks
+    from hvdtools.doctor.report import Report
+    from hvdtools.doctor.rules import examine
+    from hvdtools.doctor.rules.allreduce import examine_checks
+
+    findings = examine(cluster)
+    if not frameworks:
+        return Report(cluster, findings)
+    checks = run_checks(cluster, frameworks, lambda name: show_status(f"All-reduce: {name}"))
+    return Report(cluster, (*findings, *examine_checks(cluster, checks)), checks)
+
+
+@contextlib.contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """A status line on stderr, so that stdout has only the report; a pipe shows none."""
+    from rich.console import Console
 
     with Console(stderr=True).status("") as status:
-        return cluster_examined(hosts, way, interface, status.update, frameworks)
-
-
-def examined(ranks: int | None) -> Report:
-    """Look at this machine, run the checks if `ranks` is given, and conclude."""
-    from rich.console import Console
-
-    from hvdtools.doctor.check import check, examine_checks
-    from hvdtools.doctor.findings import examine
-    from hvdtools.doctor.probe import look
-    from hvdtools.doctor.report import Report
-
-    # On stderr, so that stdout holds the report alone; nothing is shown in a pipe.
-    with Console(stderr=True).status("Looking at this machine") as status:
-        facts = look(ranks, os.environ)
-        findings = examine(facts)
-        if ranks is None:
-            return Report(facts, findings)
-        checks = check(facts, ranks, lambda name: status.update(f"All-reduce: {name}"))
-    return Report(facts, (*findings, *examine_checks(facts, ranks, checks)), checks)
+        yield status.update

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.mpi import HYDRA
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.launchers import horovodrun, launcher, over_mpi
 from hvdtools.launch.machine import PYTHONS, Machine
@@ -63,7 +63,7 @@ def make_plan(spec: JobSpec, machine: Machine) -> Plan:
         env=tuple(env.items()),
         ranks=spec.ranks,
         launcher=name,
-        note=f"{counted(spec.ranks, 'rank')} {where} with {with_what}{why}",
+        note=f"{count_noun(spec.ranks, 'rank')} {where} with {with_what}{why}",
         hosts=tuple(host.name for host in hosts),
     )
 

@@ -1,4 +1,4 @@
-"""`hvdtools doctor` on real hosts and in a real Slurm job: sound ones, and one that is not."""
+"""`hvdtools doctor` on real hosts and in a real Slurm job, with and without faults."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def doctor(bed: HostsBed, *words: str, before: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The report of a call on `login`, whose exit code is what the report says."""
+    """The report of a call on `login`; its exit code must agree with the report."""
     command = [*before, HVDTOOLS, "doctor", "--json", "--frameworks", "torch", *words]
     done = bed.exec("login", command, env=ENV, timeout_s=400)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -41,8 +41,8 @@ def said(report: dict[str, Any], level: str) -> str:
 
 
 @pytest.fixture
-def in_place_of(hosts_bed: HostsBed, tmp_path: Path) -> Iterator[Any]:
-    """Let one host see another text in place of a file that all hosts share."""
+def replace_file(hosts_bed: HostsBed, tmp_path: Path) -> Iterator[Any]:
+    """Give one host another text for a file that all hosts share."""
     mounted = []
 
     def mount(host: str, file: Path, text: str) -> None:
@@ -57,7 +57,7 @@ def in_place_of(hosts_bed: HostsBed, tmp_path: Path) -> Iterator[Any]:
         hosts_bed.exec(host, ["umount", str(file)])
 
 
-def test_sound_hosts_add_up_over_mpi_and_gloo(hosts_bed: HostsBed) -> None:
+def test_sound_hosts_pass_over_mpi_and_gloo(hosts_bed: HostsBed) -> None:
     report = doctor(hosts_bed, *THREE, "--np", "3")
     assert report["level"] != "error", said(report, "error")
     assert [host["problem"] for host in report["hosts"]] == [None] * 3
@@ -70,12 +70,12 @@ def test_sound_hosts_add_up_over_mpi_and_gloo(hosts_bed: HostsBed) -> None:
         assert names == ["eth0", "lo"] and abs(host["ahead_s"]) < 30
 
 
-def test_what_one_host_has_otherwise_is_named(hosts_bed: HostsBed, in_place_of: Any) -> None:
+def test_differences_of_one_host_are_named(hosts_bed: HostsBed, replace_file: Any) -> None:
     spec = importlib.util.find_spec("torch")
     assert spec is not None and spec.origin is not None
     version = Path(spec.origin).with_name("version.py")
     here = installed.framework_version("torch")
-    in_place_of("host3", version, version.read_text().replace(str(here), "1.9.9"))
+    replace_file("host3", version, version.read_text().replace(str(here), "1.9.9"))
     hosts_bed.loopback_name("host2")
     for host in ("host1", "host2", "host3"):
         hosts_bed.add_nic(host, "eth1")
@@ -90,7 +90,7 @@ def test_what_one_host_has_otherwise_is_named(hosts_bed: HostsBed, in_place_of: 
     assert "eth1 is down on host1, and up on the 2 others" in warnings
 
 
-def test_an_interface_that_is_down_where_it_is_wanted(hosts_bed: HostsBed) -> None:
+def test_a_named_interface_that_is_down_is_an_error(hosts_bed: HostsBed) -> None:
     for host in ("host1", "host2"):
         hosts_bed.add_nic(host, "eth1")
     hosts_bed.nic("host3", False)
@@ -101,15 +101,15 @@ def test_an_interface_that_is_down_where_it_is_wanted(hosts_bed: HostsBed) -> No
     assert "hosts: ssh does not reach host3" in errors and errors.count("\n") == 1
 
 
-def test_the_host_whose_ranks_fail_is_found(hosts_bed: HostsBed, in_place_of: Any) -> None:
-    in_place_of("host3", RANK_PROGRAM, "import sys; sys.exit('OSError: I will not')")
+def test_the_host_with_failing_ranks_is_found(hosts_bed: HostsBed, replace_file: Any) -> None:
+    replace_file("host3", RANK_PROGRAM, "import sys; sys.exit('OSError: I will not')")
     report = doctor(hosts_bed, *THREE)
     assert [check["isolation"]["hosts"] for check in report["checks"]] == [["host3"]] * 2
     errors = said(report, "error").splitlines()
     assert len(errors) == 2
     for sentence in errors:
         assert sentence.endswith(
-            "host3 breaks it: the others add up without, and it fails alone, too"
+            "host3 breaks it: the others work without, and it fails alone, too"
         )
     assert not hosts_bed.processes()
 

@@ -1,4 +1,4 @@
-"""`hvdtools doctor` as a user calls it: on this machine, and with a Horovod that does not fit."""
+"""`hvdtools doctor` as a user calls it, on this machine and with an incompatible Horovod."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def doctor(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_this_machine_is_sound_and_its_ranks_add_up() -> None:
+def test_this_machine_has_no_errors_and_its_ranks_pass() -> None:
     horovod = installed.find()
     if horovod is None:
         pytest.skip("Horovod is not installed here")
@@ -46,20 +46,20 @@ def test_this_machine_is_sound_and_its_ranks_add_up() -> None:
         for controller in horovod.controllers:
             over = {"mpi": "MPI", "gloo": "Gloo"}[controller]
             assert jobs[f"{framework} over {over}, 2 ranks"] == ""
-    proved = [each["level"] for each in report["findings"] if each["subject"] == "all-reduce"]
-    assert proved.count("ok") == len(jobs)
+    levels = [each["level"] for each in report["findings"] if each["subject"] == "all-reduce"]
+    assert levels.count("ok") == len(jobs)
 
 
-def test_no_ranks_cannot_be_checked() -> None:
+def test_zero_ranks_are_rejected() -> None:
     done = doctor("--np", "0")
     assert done.returncode == 2 and done.stdout == ""
     assert "--np" in done.stderr
 
 
-def misfit(site: Path) -> None:
-    """A Horovod for a torch of before, whose library asks for what is nowhere."""
+def install_incompatible_horovod(site: Path) -> None:
+    """A Horovod for an old torch, with a library that needs an undefined symbol."""
     (site / "horovod/torch").mkdir(parents=True)
-    source = "int gone_since(void); int GlooController(void) { return gone_since(); }"
+    source = "int no_such_symbol(void); int GlooController(void) { return no_such_symbol(); }"
     source += 'const char *needs = "libmpi.so.12 MPI_Init_thread";'
     library = site / "horovod/torch/mpi_lib_v2.so"
     build = ["cc", "-x", "c", "-", "-shared", "-fPIC", "-o", str(library)]
@@ -75,16 +75,16 @@ def misfit(site: Path) -> None:
     (site / "horovod-0.28.1.dist-info/METADATA").write_text("Name: horovod\nVersion: 0.28.1\n")
 
 
-def test_a_horovod_for_another_torch_is_broken_and_crashes_nothing_here(tmp_path: Path) -> None:
+def test_a_horovod_for_another_torch_is_an_error(tmp_path: Path) -> None:
     if shutil.which("cc") is None or installed.framework_version("torch") is None:
         pytest.skip("no C compiler or no torch")
-    misfit(tmp_path)
+    install_incompatible_horovod(tmp_path)
     done = doctor("--np", "1", PYTHONPATH=str(tmp_path))
     assert done.returncode == 1 and done.stderr == ""
     assert max(map(len, done.stdout.splitlines())) <= 80
     flat = " ".join(done.stdout.split())
     assert "✗ error torch: Horovod was built for torch 1.0.0, and torch" in flat
-    assert "(ABI mismatch)" in flat and "undefined symbol: gone_since" in flat
+    assert "(ABI mismatch)" in flat and "undefined symbol: no_such_symbol" in flat
     assert "→ run `hvdtools build`" in flat
     assert "0.28.1, built for torch 1.0.0, with MPICH" in flat
     assert "nothing to run it with" in flat
@@ -104,8 +104,8 @@ def test_one_screen_also_on_a_terminal_without_check_marks() -> None:
 def test_the_command_itself_imports_no_framework() -> None:
     code = (
         "import sys\n"
-        "from hvdtools.doctor.command import examined\n"
-        "examined(None)\n"
+        "from hvdtools.doctor.command import examine_local\n"
+        "examine_local(None)\n"
         "print([name for name in ('torch', 'tensorflow', 'horovod') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from doctor_machines import GIB
+from doctor_machines import GIB, GPU_HOST
 
-from hvdtools.doctor.cluster.facts import Cluster, HostAnswer, HostFacts
-from hvdtools.doctor.facts_host import Interface, Memory, Network
+from hvdtools.doctor.facts import (
+    Card,
+    ClusterFacts,
+    FrameworkImport,
+    HostAnswer,
+    HostFacts,
+    Interface,
+    Network,
+)
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.reach import Problem
 
@@ -32,10 +39,11 @@ def nic(name: str, number: int, **changes: object) -> Interface:
 
 
 def sound_host(number: int, count: int) -> HostFacts:
-    return HostFacts(
+    return replace(
+        GPU_HOST,
         versions=dict(VERSIONS),
-        usable={"torch": 8},
-        nccl=False,
+        loads=(FrameworkImport("torch", gpus=8),),
+        gpus=replace(GPU_HOST.gpus, cards=(Card("NVIDIA H200", 141 * GIB),) * 8),
         network=Network(
             f"host{number}",
             (f"10.0.0.{number}",),
@@ -43,46 +51,42 @@ def sound_host(number: int, count: int) -> HostFacts:
             (),
         ),
         resolved={f"host{other}": (f"10.0.0.{other}",) for other in range(1, count + 1)},
-        cores=8.0,
-        memory=Memory(64 * GIB, 60 * GIB, 32 * GIB, 32 * GIB),
-        clock_s=0.0,
-        findings=(),
     )
 
 
-def sound_cluster(count: int = 4) -> Cluster:
+def sound_cluster(count: int = 4) -> ClusterFacts:
     """`host1` to `hostN`, alike in all, with two slots each."""
     answers = tuple(
         HostAnswer(Host(f"host{number}", 2), sound_host(number, count))
         for number in range(1, count + 1)
     )
     here = {name: VERSIONS[name] for name in ("hvdtools", "Python", "MPI")}
-    return Cluster("ssh", "login", here, answers)
+    return ClusterFacts("ssh", "login", here, answers)
 
 
-def changed(cluster: Cluster, name: str, **changes: object) -> Cluster:
+def changed(cluster: ClusterFacts, name: str, **changes: object) -> ClusterFacts:
     """The cluster with other facts on one host."""
     return _with(cluster, name, lambda facts: replace(facts, **changes))  # type: ignore[arg-type]
 
 
-def with_version(cluster: Cluster, name: str, subject: str, text: str | None) -> Cluster:
+def with_version(cluster: ClusterFacts, name: str, subject: str, text: str | None) -> ClusterFacts:
     """The cluster with another version on one host; without it, if the text is None."""
     versions = {**cluster.facts[name].versions, subject: text}
     return changed(cluster, name, versions={k: v for k, v in versions.items() if v is not None})
 
 
-def with_network(cluster: Cluster, name: str, **changes: object) -> Cluster:
+def with_network(cluster: ClusterFacts, name: str, **changes: object) -> ClusterFacts:
     """The cluster with another network on one host."""
     network = replace(cluster.facts[name].network, **changes)  # type: ignore[arg-type]
     return changed(cluster, name, network=network)
 
 
-def with_nic(cluster: Cluster, name: str, *nics: Interface) -> Cluster:
+def with_nic(cluster: ClusterFacts, name: str, *nics: Interface) -> ClusterFacts:
     """The cluster with these interfaces (and loopback) on one host."""
     return with_network(cluster, name, interfaces=(*nics, LOOPBACK))
 
 
-def unreached(cluster: Cluster, *names: str) -> Cluster:
+def unreached(cluster: ClusterFacts, *names: str) -> ClusterFacts:
     """The cluster without an answer from these hosts."""
     answers = tuple(
         replace(
@@ -99,7 +103,7 @@ def unreached(cluster: Cluster, *names: str) -> Cluster:
     return replace(cluster, answers=answers)
 
 
-def _with(cluster: Cluster, name: str, change) -> Cluster:  # type: ignore[no-untyped-def]
+def _with(cluster: ClusterFacts, name: str, change) -> ClusterFacts:  # type: ignore[no-untyped-def]
     answers = tuple(
         replace(each, facts=change(each.facts)) if each.host.name == name else each
         for each in cluster.answers

@@ -8,15 +8,28 @@ from pathlib import Path
 from hvdtools.build.environment import Cuda, Framework, Nccl
 from hvdtools.core.installed import InstalledHorovod
 from hvdtools.core.mpi import Mpirun
-from hvdtools.doctor.facts import Facts, Horovod, Load
-from hvdtools.doctor.facts_host import Card, Cores, Gpus, Interface, Memory, Network, Slurm
+from hvdtools.doctor.facts import (
+    Card,
+    ClusterFacts,
+    Cores,
+    FrameworkImport,
+    Gpus,
+    Horovod,
+    HostAnswer,
+    HostFacts,
+    Interface,
+    Memory,
+    Network,
+    Slurm,
+)
+from hvdtools.launch.hosts import Host
 
 GIB = 2**30
 LOOPBACK = Interface("lo", True, ("127.0.0.1", "::1"))
 ETHERNET = Interface("eth0", True, ("10.0.0.7", "fd00::7"), 25_000)
 
-CPU_HOST = Facts(
-    machine="hvdtools 0.1.0, Python 3.11.7, Linux 6.1 x86_64",
+CPU_HOST = HostFacts(
+    versions={"hvdtools": "0.1.0", "Python": "3.11.7", "kernel": "Linux 6.1 x86_64"},
     frameworks=(
         Framework("torch", "2.13.0+cpu", None, Path("/site/torch/lib")),
         Framework("tensorflow", "2.21.0", None, Path("/site/tensorflow")),
@@ -32,7 +45,7 @@ CPU_HOST = Facts(
         mpi="Open MPI 5.0.11",
         missing=(),
     ),
-    loads=(Load("torch"), Load("tensorflow")),
+    loads=(FrameworkImport("torch"), FrameworkImport("tensorflow")),
     mpi=Mpirun("/bin/mpirun", "Open MPI", (5, 0, 11)),
     cuda=None,
     nccl=None,
@@ -45,7 +58,13 @@ CPU_HOST = Facts(
 )
 
 
-def with_horovod(facts: Facts, **changes: object) -> Facts:
+def alone(facts: HostFacts, ranks: int = 1) -> ClusterFacts:
+    """The machine as the doctor examines it: a cluster of one."""
+    answer = HostAnswer(Host("localhost", ranks), facts)
+    return ClusterFacts("local", "node1", facts.versions, (answer,))
+
+
+def with_horovod(facts: HostFacts, **changes: object) -> HostFacts:
     """The same machine with another Horovod; fields of `InstalledHorovod` or of `Horovod`."""
     assert facts.horovod is not None
     inner = {name: value for name, value in changes.items() if hasattr(INSTALLED, name)}
@@ -61,7 +80,7 @@ GPU_HOST = with_horovod(
     replace(
         CPU_HOST,
         frameworks=(Framework("torch", "2.11.0+cu130", "13.0", Path("/site/torch/lib")),),
-        loads=(Load("torch", gpus=2),),
+        loads=(FrameworkImport("torch", gpus=2),),
         cuda=Cuda(Path("/usr/local/cuda"), "13.0"),
         nccl=Nccl("2.28.9", Path("/nccl/include"), Path("/nccl/lib/libnccl.so.2")),
         gpus=Gpus(

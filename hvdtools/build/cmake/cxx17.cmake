@@ -1,4 +1,4 @@
-# Whatever standard a target asks for, C++17 is what it gets.
+# Targets get C++17, also if they request an older standard.
 foreach(language CXX CUDA)
   foreach(standard 11 14)
     set(CMAKE_${language}${standard}_STANDARD_COMPILE_OPTION "-std=c++17")

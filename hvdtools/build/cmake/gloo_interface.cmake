@@ -1,9 +1,9 @@
-# Horovod 0.28.1 reads HOROVOD_GLOO_IFACE for its first contexts only: the context that moves the
-# tensors (GlooContext::InitializeForProcessSet) asks a member of its own that nobody has set, and
-# takes the interface of the host's name instead. Where that is 127.0.1.1, as Debian has it, ranks
-# on other hosts cannot connect; where it is another network, gradients go over that. The copy of
-# the source that is being built gets the one word that is missing.
-function(hvdtools_mend_gloo_interface file)
+# Horovod 0.28.1 applies HOROVOD_GLOO_IFACE only to its first contexts. The context for the tensors
+# (GlooContext::InitializeForProcessSet) reads a member variable that is never set, and uses the
+# interface of the host name instead. If that is 127.0.1.1, as on Debian, ranks on other hosts
+# cannot connect; if it is another network, gradients travel over that network. This function adds
+# the missing qualifier to the copy of the source that is built.
+function(hvdtools_fix_gloo_interface file)
   if(NOT EXISTS "${file}")
     return()
   endif()
@@ -15,7 +15,7 @@ function(hvdtools_mend_gloo_interface file)
   if(place EQUAL -1)
     string(FIND "${text}" "${right}" place)
     if(place EQUAL -1)
-      message(FATAL_ERROR "${file} is not Horovod 0.28.1's: HOROVOD_GLOO_IFACE cannot be fixed.")
+      message(FATAL_ERROR "${file} is not from Horovod 0.28.1: HOROVOD_GLOO_IFACE cannot be fixed.")
     endif()
     return()
   endif()

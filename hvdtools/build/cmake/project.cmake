@@ -1,4 +1,4 @@
-# Run at the end of each project() call; only Horovod's own is meant (not gloo's, not a check's).
+# Runs at the end of each project() call; only that of Horovod counts, not that of gloo.
 if(PROJECT_NAME STREQUAL "horovod" AND "$ENV{HVDTOOLS_XLA_OPS}" STREQUAL "0")
   # Deferred to the end of the configuration, when the target exists.
   cmake_language(DEFER DIRECTORY "${CMAKE_SOURCE_DIR}" CALL
@@ -8,5 +8,5 @@ endif()
 
 if(PROJECT_NAME STREQUAL "horovod")
   include("${CMAKE_CURRENT_LIST_DIR}/gloo_interface.cmake")
-  hvdtools_mend_gloo_interface("${CMAKE_SOURCE_DIR}/horovod/common/gloo/gloo_context.cc")
+  hvdtools_fix_gloo_interface("${CMAKE_SOURCE_DIR}/horovod/common/gloo/gloo_context.cc")
 endif()

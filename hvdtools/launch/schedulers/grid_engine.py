@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.outcome import Outcome
 from hvdtools.launch.plan import Submission
@@ -148,7 +148,7 @@ class GridEngine(Scheduler):
         else:
             nodes, per_node = layout(spec)
             ranks = spec.ranks
-            note = f"{counted(ranks, 'rank')} on {counted(nodes, 'node')}"
+            note = f"{count_noun(ranks, 'rank')} on {count_noun(nodes, 'node')}"
         limit_s = batch.limit_s(self.time, spec, self.signal)
         return Submission(
             document=batch.script(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.plan import Submission
 from hvdtools.launch.scheduler import Allocation, Scheduler, own_option
@@ -127,7 +127,7 @@ class Pbs(Scheduler):
             note = f"{per_node} ranks per node on {', '.join(map(str, counts))} nodes"
         else:
             nodes, per_node = layout(spec)
-            note = f"{counted(spec.ranks, 'rank')} on {counted(nodes, 'node')}"
+            note = f"{count_noun(spec.ranks, 'rank')} on {count_noun(nodes, 'node')}"
         limit_s = batch.limit_s(self.time, spec, self.signal)
         return Submission(
             document=batch.script(

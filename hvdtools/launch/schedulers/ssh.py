@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
 from hvdtools.launch.option import Option
 from hvdtools.launch.scheduler import Scheduler, require_slots
@@ -81,4 +81,4 @@ class Hosts(Scheduler):
 
     def describe(self, machine: Machine) -> str:
         names = ", ".join(map(str, self.named[:4])) + ", …" * (len(self.named) > 4)
-        return f"on {counted(len(self.named), 'host')} ({names})"
+        return f"on {count_noun(len(self.named), 'host')} ({names})"

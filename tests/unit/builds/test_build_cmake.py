@@ -1,4 +1,4 @@
-"""The cmake settings, on a small project laid out as Horovod's: real cmake, real compiler."""
+"""The cmake settings, on a small project with the layout of Horovod: real cmake and compiler."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hvdtools.build.detect import detect
 from hvdtools.build.environment import Environment
 from hvdtools.build.plan import Options, make_plan
-from hvdtools.build.run_logged import scrubbed
+from hvdtools.build.programs import scrubbed
 from hvdtools.build.sdist import Sdist
 
 HOROVOD = """
@@ -33,7 +33,7 @@ add_library(tensorflow SHARED
   ${PROJECT_SOURCE_DIR}/horovod/tensorflow/mpi_ops.cc
   ${PROJECT_SOURCE_DIR}/horovod/tensorflow/xla_mpi_ops.cc)
 """
-# As old as gloo says it is: CMake 4 refuses that unless told otherwise.
+# The CMake version of gloo, which CMake 4 rejects by default.
 GLOO = """
 cmake_minimum_required(VERSION 2.8.12 FATAL_ERROR)
 project(gloo CXX C)
@@ -70,13 +70,13 @@ def env() -> Environment:
 
 
 def configured(env: Environment, tmp_path: Path, **overrides: str) -> tuple[dict[str, str], str]:
-    """(the build's environment, what cmake says) for the small project in `tmp_path`."""
+    """(environment of the build, output of cmake) for the small project in `tmp_path`."""
     sdist = Sdist(Path("/s.tar.gz"), "0.28.1", "ab" * 32, present=True)
     plan = make_plan(Options(cache=tmp_path / "cache", gpu="none"), env, sdist)
     for name, text in FILES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    # The PATH of somebody who has not activated the environment: its mpicc is not there.
+    # The PATH of a user who has not activated the environment: it has no mpicc.
     own = str(env.python.executable.parent)
     path = ":".join(part for part in os.environ["PATH"].split(":") if part != own)
     environment = {**scrubbed(os.environ, ("HOROVOD_",)), **plan.environment, "PATH": path}
@@ -139,7 +139,7 @@ def test_the_interface_reaches_every_context_of_gloo(env: Environment, tmp_path:
         assert "iface = gloo_iface_" not in second
 
 
-def test_another_source_is_not_mended_in_silence(env: Environment, tmp_path: Path) -> None:
+def test_another_source_is_rejected(env: Environment, tmp_path: Path) -> None:
     file = tmp_path / GLOO_CONTEXT
     file.parent.mkdir(parents=True)
     file.write_text("// Horovod 0.29\n")

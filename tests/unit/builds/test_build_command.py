@@ -1,4 +1,4 @@
-"""`hvdtools build` as a user calls it, in an environment of its own: nothing is really compiled.
+"""`hvdtools build` as a user calls it, in a separate environment: Horovod is not compiled.
 
 The environment is a fresh virtual one that sees this one's packages, so that
 installs land in it and not here. Its Horovods are tiny archives that build
@@ -46,7 +46,7 @@ BROKEN += 'subprocess.check_call(["g++", "-c", "a.cc"])'
 
 
 def archive(folder: Path, name: str, work: str = "") -> Path:
-    """A source archive that says it is Horovod."""
+    """A source archive with the name and version of Horovod."""
     files = {
         "PKG-INFO": "Metadata-Version: 2.1\nName: horovod\nVersion: 0.28.1\n",
         "setup.py": SETUP.format(work=work),
@@ -75,7 +75,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(python: Path) -> Path:
-    """Its site-packages, without a Horovod of its own."""
+    """Its site-packages, without Horovod."""
     found = next(python.parent.parent.glob("lib/python*/site-packages"))
     for path in found.glob("horovod*"):
         shutil.rmtree(path)
@@ -84,7 +84,7 @@ def site(python: Path) -> Path:
 
 @pytest.fixture
 def build(python: Path, tmp_path: Path) -> Command:
-    """Runs `hvdtools build` there, with a cache of its own."""
+    """Runs `hvdtools build` there, with a separate cache."""
 
     def run(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), **variables}
@@ -101,15 +101,15 @@ def build(python: Path, tmp_path: Path) -> Command:
     return run
 
 
-def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2, one sentence with these words, no traceback."""
+def rejected(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, one line with these words, no traceback."""
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith("hvdtools: ") and done.stderr.count("\n") == 1, done.stderr
     for word in words:
         assert word in done.stderr
 
 
-def test_bad_input_is_one_sentence(build: Command, tmp_path: Path) -> None:
+def test_bad_input_is_one_line(build: Command, tmp_path: Path) -> None:
     (tmp_path / "text.tar.gz").write_text("not an archive")
     (tmp_path / "empty").mkdir()
     other = tmp_path / "other-1.tar.gz"
@@ -118,33 +118,33 @@ def test_bad_input_is_one_sentence(build: Command, tmp_path: Path) -> None:
         text = b"Name: other\nVersion: 1\n"
         entry.size = len(text)
         file.addfile(entry, io.BytesIO(text))
-    refused(build("--frameworks", "torch,mxnet"), "'mxnet'", "tensorflow, torch")
-    refused(build("--gpu", "rocm"), "'rocm'", "auto, nccl, none")
-    refused(build("--cuda-arch", "sm_90"), "'sm_90'", "80,90")
-    refused(build("--sdist", "absent.tar.gz"), "there is no file absent.tar.gz")
-    refused(build("--sdist", "text.tar.gz"), "is not Horovod's source archive")
-    refused(build("--sdist", str(other)), "is not Horovod's source archive")
-    refused(build("--wheel-dir", "absent"), "there is no folder absent")
-    refused(build("--wheel-dir", "empty"), "holds no horovod-*.tar.gz", "--sdist")
-    refused(build(CXX="no-such-compiler"), "CXX is 'no-such-compiler'")
+    rejected(build("--frameworks", "torch,mxnet"), "'mxnet'", "tensorflow, torch")
+    rejected(build("--gpu", "rocm"), "'rocm'", "auto, nccl, none")
+    rejected(build("--cuda-arch", "sm_90"), "'sm_90'", "80,90")
+    rejected(build("--sdist", "absent.tar.gz"), "there is no file absent.tar.gz")
+    rejected(build("--sdist", "text.tar.gz"), "is not Horovod's source archive")
+    rejected(build("--sdist", str(other)), "is not Horovod's source archive")
+    rejected(build("--wheel-dir", "absent"), "there is no folder absent")
+    rejected(build("--wheel-dir", "empty"), "holds no horovod-*.tar.gz", "--sdist")
+    rejected(build(CXX="no-such-compiler"), "CXX is 'no-such-compiler'")
 
 
 def test_no_compiler_on_path(build: Command, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
-    refused(build(PATH=str(tmp_path / "bin"), CXX=""), "No C++ compiler was found: install g++")
+    rejected(build(PATH=str(tmp_path / "bin"), CXX=""), "No C++ compiler was found: install g++")
 
 
-def test_nccl_that_cannot_be_built_is_refused(build: Command) -> None:
+def test_nccl_that_cannot_be_built_is_rejected(build: Command) -> None:
     if shutil.which("nvidia-smi"):
         pytest.skip("a GPU machine may be able to")
-    refused(build("--gpu", "nccl"), "--gpu nccl cannot be built:")
+    rejected(build("--gpu", "nccl"), "--gpu nccl cannot be built:")
 
 
 def test_a_cache_that_cannot_be_written(build: Command, tmp_path: Path) -> None:
     source = archive(tmp_path, "fine")
     if os.geteuid() == 0:
         pytest.skip("root may write anywhere")
-    refused(build("--sdist", str(source), XDG_CACHE_HOME="/proc"), "XDG_CACHE_HOME")
+    rejected(build("--sdist", str(source), XDG_CACHE_HOME="/proc"), "XDG_CACHE_HOME")
 
 
 def test_the_dry_run_is_a_script_and_touches_nothing(build: Command, tmp_path: Path) -> None:
@@ -168,14 +168,14 @@ def test_a_broken_build_leaves_the_old_install(build: Command, site: Path, tmp_p
     old.mkdir()
     (old / "__init__.py").write_text("WHO = 'old'\n")
     done = build("--sdist", str(archive(tmp_path, "broken", BROKEN)))
-    refused(done, "Could not build Horovod", "The full log is")
+    rejected(done, "Could not build Horovod", "The full log is")
     assert "no_such_name" in done.stdout and "error:" in done.stdout
     assert (old / "__init__.py").read_text() == "WHO = 'old'\n"
     assert not list(tmp_path.glob("cache/hvdtools/wheels/*/*.whl"))
 
 
 def install_old(python: Path, site: Path, folder: Path) -> None:
-    """A Horovod of before, installed by pip, with a script of its own."""
+    """An older Horovod, installed by pip."""
     source = archive(folder, "old")
     pip = [str(python), "-m", "pip", "install", "-q", "--no-build-isolation", "--no-deps"]
     subprocess.run([*pip, "--ignore-installed", str(source)], check=True, timeout=60)
@@ -187,24 +187,24 @@ def contents(site: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files if "__pycache__" not in path.parts}
 
 
-def test_a_horovod_that_fails_its_smoke_test_is_taken_out_again(
+def test_a_horovod_that_fails_its_smoke_test_is_removed(
     build: Command, python: Path, site: Path, tmp_path: Path
 ) -> None:
     source = archive(tmp_path, "builds-but-cannot-reduce")
     done = build("--sdist", str(source), "--frameworks", "torch")
-    refused(done, "fails its check (torch over", "smoke-test.log")
+    rejected(done, "fails a smoke test (torch over", "smoke-test.log")
     assert contents(site) == {}
     assert not list(tmp_path.glob("cache/hvdtools/wheels/*/*.whl"))
 
     install_old(python, site, tmp_path)
     before = contents(site)
     done = build("--sdist", str(source), "--frameworks", "torch")
-    refused(done, "fails its check", "Horovod 0.28.1 is in place as before")
+    rejected(done, "fails a smoke test", "Horovod 0.28.1 is unchanged")
     assert contents(site) == before
 
 
 def test_up_to_date_says_so_at_once(build: Command, site: Path, tmp_path: Path) -> None:
-    """The note beside the installed package decides, so this one need not reduce."""
+    """The note in the installed package decides, so this one need not work."""
     source = str(archive(tmp_path, "current"))
     dry = build("--dry-run", "--sdist", source).stdout
     key = next(line for line in dry.splitlines() if line.startswith("mkdir")).rsplit("/", 1)[1]
@@ -215,7 +215,7 @@ def test_up_to_date_says_so_at_once(build: Command, site: Path, tmp_path: Path) 
     note = site / "horovod/hvdtools.json"
     note.write_text(json.dumps({"key": key}))
     elapsed_s = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours to measure
+    for _ in range(3):  # the best of three: other work may slow the machine
         start_s = time.monotonic()
         done = build("--sdist", source)
         elapsed_s.append(time.monotonic() - start_s)

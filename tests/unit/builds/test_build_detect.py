@@ -1,4 +1,4 @@
-"""What is found, held against what the tools and the modules themselves say."""
+"""Detection, compared with what the tools and the modules report."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from hvdtools.build.detect import detect, has_xla_headers, missing
-from hvdtools.build.detect_gpu import find_cuda, find_nccl, nccl_version
-from hvdtools.build.progress import percent
+from hvdtools.build.console import percent
+from hvdtools.build.detect import (
+    detect,
+    find_cuda,
+    find_nccl,
+    has_xla_headers,
+    missing,
+    nccl_version,
+)
 from hvdtools.core.mpi import read_mpirun_version
 
 
@@ -26,7 +32,7 @@ from hvdtools.core.mpi import read_mpirun_version
         ("command not found", ("command not found", "")),
     ],
 )
-def test_mpi_says_who_it_is(answer: str, expected: tuple[str, str]) -> None:
+def test_the_mpi_version_is_read(answer: str, expected: tuple[str, str]) -> None:
     found = read_mpirun_version("/bin/mpirun", answer)
     assert (found.flavour, found.release) == expected
 
@@ -36,7 +42,7 @@ def test_nccl_version_comes_from_its_header() -> None:
     assert nccl_version(header) == "2.28.9"
 
 
-def test_nccl_home_is_taken_at_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nccl_home_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NCCL_HOME", str(tmp_path))
     assert find_nccl(None) is None
     (tmp_path / "include").mkdir()
@@ -48,7 +54,7 @@ def test_nccl_home_is_taken_at_its_word(tmp_path: Path, monkeypatch: pytest.Monk
     assert (found.version, found.library) == ("2.9.?", tmp_path / "lib/libnccl.so.2")
 
 
-def test_cuda_home_is_taken_at_its_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_home_takes_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     assert find_cuda() is None
     (tmp_path / "include").mkdir()
@@ -86,7 +92,7 @@ def test_requirements_are_checked_by_version() -> None:
     )
 
 
-def test_what_is_found_is_what_the_modules_say() -> None:
+def test_versions_agree_with_the_modules() -> None:
     env = detect()
     if env.framework("torch") is None:
         pytest.skip("torch is not installed")
@@ -100,7 +106,7 @@ def test_what_is_found_is_what_the_modules_say() -> None:
     assert env.python.executable == Path(sys.executable)
 
 
-def test_looking_around_imports_no_framework() -> None:
+def test_detection_imports_no_framework() -> None:
     code = (
         "import sys; from hvdtools.build.detect import detect; detect();"
         "print([name for name in ('torch', 'tensorflow', 'horovod') if name in sys.modules])"
@@ -117,5 +123,5 @@ def test_looking_around_imports_no_framework() -> None:
         ("  -- Detecting CXX compiler features\n", None),
     ],
 )
-def test_progress_is_what_make_prints(line: str, expected: int | None) -> None:
+def test_progress_is_read_from_make(line: str, expected: int | None) -> None:
     assert percent(line) == expected

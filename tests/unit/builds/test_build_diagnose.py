@@ -1,4 +1,4 @@
-"""Diagnosis of logs that real tools wrote a moment ago."""
+"""Diagnosis of logs that real tools write here."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_first_errors_of_the_compiler_are_shown(tmp_path: Path) -> None:
     found = diagnose("noise\n" * 50 + output_of(["g++", "-c", "a.cc"], tmp_path))
     assert "no_such_name" in found.lines[0] and "error:" in found.lines[0]
     assert len(found.lines) == SHOWN
-    assert "compiler refused" in found.advice
+    assert "compiler rejected" in found.advice
 
 
 @needs_compiler
@@ -60,7 +60,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_a_compiler_that_ran_out_of_memory_is_named(tmp_path: Path) -> None:
+def test_a_compiler_out_of_memory_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.cc").write_text("#include <iostream>\n#include <regex>\n")
 
     def little_memory() -> None:
@@ -81,7 +81,7 @@ def test_a_compiler_that_was_killed_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="no cmake here")
-def test_cmake_says_what_it_misses(tmp_path: Path) -> None:
+def test_what_cmake_lacks_is_named(tmp_path: Path) -> None:
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.13)\nproject(p NONE)\nfind_package(NoSuch REQUIRED)\n"
     )
@@ -98,7 +98,7 @@ def test_pip_without_the_package(tmp_path: Path) -> None:
     assert "--wheel-dir" in found.advice
 
 
-def test_a_log_that_tells_nothing_shows_its_end() -> None:
+def test_of_an_unknown_log_the_end_is_shown() -> None:
     found = diagnose("\n".join(f"line {number}" for number in range(99)))
     assert found.lines[-1] == "line 98"
     assert "end of the log" in found.advice

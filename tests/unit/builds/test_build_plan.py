@@ -1,4 +1,4 @@
-"""Options and a described environment -> the build: every decision, without building."""
+"""The plan of a build, from options and an environment: every decision, without building."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hvdtools.build.console import script, xla
 from hvdtools.build.environment import Cuda, Environment, Framework, Gpu, Mpi, Nccl, Program, Python
 from hvdtools.build.plan import BuildPlan, Options, make_plan
 from hvdtools.build.sdist import Sdist
-from hvdtools.build.show import script, xla
 from hvdtools.core.errors import HvdtoolsError
 
 PREFIX = Path("/home/ann/my env; echo $HOME")  # hostile on purpose: spaces, a command
@@ -97,7 +97,7 @@ def test_libraries_inside_the_environment_are_found_relative_to_horovod() -> Non
     ]
 
 
-def test_an_mpi_outside_the_environment_keeps_its_full_name() -> None:
+def test_an_mpi_outside_the_environment_keeps_its_path() -> None:
     folder = Path("/opt/m/bin")
     tools = (folder / "mpirun", folder / "mpicxx", folder / "mpicc")
     mpi = Mpi("MPICH", "4.1", *tools, Path("/opt/m/lib"))
@@ -148,7 +148,7 @@ def test_a_login_node_names_the_architectures() -> None:
     assert plan.key == plan_of(GPU).key
 
 
-def test_gpu_none_beside_a_cuda_pytorch_copies_through_the_host() -> None:
+def test_gpu_none_with_a_cuda_pytorch_copies_through_the_host() -> None:
     plan = plan_of(GPU, replace(OPTIONS, gpu="none"))
     assert plan.gpu.operations == "none"
     assert plan.environment["HVDTOOLS_CUDA"] == "1"  # Horovod's CMake compiles CUDA all the same
@@ -161,7 +161,7 @@ def test_gpu_none_beside_a_cuda_pytorch_copies_through_the_host() -> None:
         (replace(GPU, cuda=None), "nvcc"),
         (replace(GPU, nccl=None), "NCCL"),
         (replace(GPU, frameworks=(TORCH_CPU,)), "CPU build"),
-        (replace(GPU, cuda=Cuda(Path("/c"), "12.4")), "CUDA 12.4, torch of CUDA 13.0"),
+        (replace(GPU, cuda=Cuda(Path("/c"), "12.4")), "CUDA 12.4, torch needs CUDA 13.0"),
     ],
 )
 def test_what_is_missing_for_nccl_is_named(env: Environment, names: str) -> None:
@@ -201,14 +201,14 @@ CHANGES = {
 }
 
 
-def test_each_change_that_decides_the_abi_gives_a_key_of_its_own() -> None:
+def test_each_change_of_the_abi_changes_the_key() -> None:
     keys = {name: plan_of(env).key for name, env in CHANGES.items()}
     keys["as it was"] = plan_of(CPU).key
     keys["source"] = plan_of(CPU, sdist=replace(SDIST, sha256="cd" * 32)).key
     assert len(set(keys.values())) == len(keys), keys
 
 
-def test_what_does_not_decide_the_abi_leaves_the_key() -> None:
+def test_other_changes_keep_the_key() -> None:
     elsewhere = replace(SDIST, path=Path("/other.tar.gz"), present=False)
     same = [
         plan_of(replace(CPU, compiler=Program("g++", "12.9.9"))),
@@ -222,7 +222,7 @@ def test_what_does_not_decide_the_abi_leaves_the_key() -> None:
     assert {plan.key for plan in same} == {plan_of(CPU).key}
 
 
-def test_the_same_environment_at_another_place_has_the_same_key() -> None:
+def test_the_same_environment_elsewhere_has_the_same_key() -> None:
     def moved(path: Path) -> Path:
         return Path("/elsewhere") / path.relative_to(PREFIX)
 
@@ -241,7 +241,7 @@ def test_the_same_environment_at_another_place_has_the_same_key() -> None:
     assert plan_of(env).key == plan_of(CPU).key
 
 
-def test_missing_requirements_come_from_the_folder_alone_if_one_is_given() -> None:
+def test_missing_requirements_come_only_from_the_wheel_folder() -> None:
     env = replace(CPU, missing=("cffi>=1.15",), missing_to_build=("wheel>=0.43",))
     listed = commands(plan_of(env, replace(OPTIONS, wheel_dir=Path("/w"))))
     installs = [line for line in listed if " install " in line]
@@ -251,7 +251,7 @@ def test_missing_requirements_come_from_the_folder_alone_if_one_is_given() -> No
     assert "--find-links=/w" in installs[0] and "--find-links=/w" in installs[1]
 
 
-def test_a_kept_wheel_saves_all_but_its_install() -> None:
+def test_with_a_kept_wheel_only_the_install_remains() -> None:
     env = replace(GPU, missing=("cffi>=1.15",), missing_to_build=("wheel>=0.43",))
     plan = plan_of(env, sdist=replace(SDIST, present=False))
     always = [" ".join(step.argv) for step in plan.steps if step.when == "always"]
@@ -261,7 +261,7 @@ def test_a_kept_wheel_saves_all_but_its_install() -> None:
 
 
 @pytest.mark.parametrize("env", [CPU, GPU, replace(CPU, missing=("cffi>=1.15",))])
-def test_the_dry_run_is_a_shell_script_that_says_the_same(env: Environment) -> None:
+def test_the_dry_run_is_an_equivalent_shell_script(env: Environment) -> None:
     plan = plan_of(env)
     text = script(plan)
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
@@ -284,7 +284,7 @@ def test_the_dry_run_is_a_shell_script_that_says_the_same(env: Environment) -> N
         assert f"{name}={value}" in printed
 
 
-def test_no_compiler_and_no_headers_are_each_one_sentence() -> None:
+def test_no_compiler_and_no_headers_are_errors() -> None:
     with pytest.raises(HvdtoolsError, match=r"No C\+\+ compiler was found: install g\+\+"):
         plan_of(replace(CPU, compiler=None))
     with pytest.raises(HvdtoolsError, match=r"Python\.h is missing .* python3-dev"):

@@ -1,4 +1,4 @@
-"""The search for the host that breaks a job, over jobs that follow a rule."""
+"""Fault isolation, over jobs that fail by a rule."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hvdtools.doctor.cluster.fault_isolation import FaultIsolation, OutOfTimeError, isolate_faults
+from hvdtools.doctor.allreduce.fault_isolation import FaultIsolation, OutOfTimeError, isolate_faults
 
 Rule = Callable[[set[str]], bool]
 
@@ -29,25 +29,25 @@ def searched(count: int, rule: Rule, most: int = 1000) -> tuple[FaultIsolation, 
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 16, 64])
-def test_one_culprit_is_found_wherever_it_is(count: int) -> None:
-    for culprit in hosts(count):
+def test_one_faulty_host_is_found_wherever_it_is(count: int) -> None:
+    for faulty in hosts(count):
         alone_fine, jobs = searched(
-            count, lambda group, it=culprit: group == {it} or it not in group
+            count, lambda group, it=faulty: group == {it} or it not in group
         )
-        assert (alone_fine.hosts, alone_fine.alone) == ((culprit,), ())
+        assert (alone_fine.hosts, alone_fine.alone) == ((faulty,), ())
         assert jobs <= 2 * count.bit_length() + 3
-        broken, _ = searched(count, lambda group, it=culprit: it not in group)
-        assert (broken.hosts, broken.alone) == ((culprit,), (culprit,))
+        broken, _ = searched(count, lambda group, it=faulty: it not in group)
+        assert (broken.hosts, broken.alone) == ((faulty,), (faulty,))
 
 
-def test_several_culprits_are_found() -> None:
+def test_several_faulty_hosts_are_found() -> None:
     bad = {"h0", "h7", "h8", "h31"}
     found, jobs = searched(32, lambda group: not group & bad)
     assert set(found.hosts) == set(found.alone) == bad
     assert jobs <= 40
 
 
-def test_of_two_hosts_the_one_that_fails_alone_is_named() -> None:
+def test_of_two_hosts_the_one_that_fails_alone_is_faulty() -> None:
     found, _ = searched(2, lambda group: "h1" not in group)
     assert found == FaultIsolation(("h1",), ("h1",))
     apart, _ = searched(2, lambda group: len(group) == 1)
@@ -56,17 +56,17 @@ def test_of_two_hosts_the_one_that_fails_alone_is_named() -> None:
     assert neither == FaultIsolation(alone=("h0", "h1"), suspects=("h0", "h1"))
 
 
-def test_where_no_two_work_together_nobody_is_named() -> None:
+def test_without_a_working_pair_all_hosts_are_suspects() -> None:
     found, _ = searched(6, lambda group: len(group) == 1)
     assert found.hosts == () and found.good is None and found.suspects == hosts(6)
 
 
-def test_where_every_part_works_the_whole_is_to_blame() -> None:
+def test_if_every_group_works_no_host_is_faulty() -> None:
     found, _ = searched(8, lambda group: len(group) < 6)
     assert found.groups and found.hosts == () and found.suspects == ()
 
 
-def test_when_time_is_up_the_suspects_are_told() -> None:
+def test_when_time_is_up_the_rest_are_suspects() -> None:
     found, jobs = searched(64, lambda group: "h40" not in group, most=3)
     assert jobs == 3 and found.hosts == ()
     assert found.good == "h0" and "h40" in found.suspects and "h3" not in found.suspects

@@ -1,4 +1,4 @@
-"""Each thing that can be wrong on a machine: named, with its level and its remedy."""
+"""Every problem of one machine: its level, message and remedy."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import json
 from dataclasses import replace
 
 import pytest
-from doctor_machines import CPU_HOST, ETHERNET, GIB, GPU_HOST, LOOPBACK, with_horovod
+from doctor_machines import CPU_HOST, ETHERNET, GIB, GPU_HOST, LOOPBACK, alone, with_horovod
 from rich.console import Console
 
 from hvdtools.core.mpi import Mpirun
-from hvdtools.doctor.check import Check, examine_checks
-from hvdtools.doctor.describe import describe_links, rows
-from hvdtools.doctor.explain import explain, shortened
-from hvdtools.doctor.facts import Facts, Load
-from hvdtools.doctor.facts_host import Gpus, Interface, Network, Port, Slurm
-from hvdtools.doctor.finding import Finding
-from hvdtools.doctor.findings import examine
-from hvdtools.doctor.findings_network import gloo_interface, nccl_takes
-from hvdtools.doctor.report import Report, to_json, worst
-from hvdtools.doctor.show import show, verdict
+from hvdtools.doctor import rules
+from hvdtools.doctor.allreduce.check import Check
+from hvdtools.doctor.describe import describe_links, host_rows
+from hvdtools.doctor.facts import FrameworkImport, Gpus, HostFacts, Interface, Network, Port, Slurm
+from hvdtools.doctor.findings import Finding, worst
+from hvdtools.doctor.known_errors import explain, shortened
+from hvdtools.doctor.report import Report, to_json
+from hvdtools.doctor.rules.allreduce import examine_checks
+from hvdtools.doctor.rules.network import gloo_interface, nccl_takes
+from hvdtools.doctor.screen import show, verdict
 
 OPEN_MPI = Mpirun("/bin/mpirun", "Open MPI", (5, 0, 11))
 SYMBOL = "ImportError: /s/mpi_lib_v2.so: undefined symbol: _ZN3c106detail"
@@ -28,17 +28,25 @@ CPU_TORCH, CPU_TENSORFLOW = CPU_HOST.frameworks
 (CUDA_TORCH,) = GPU_HOST.frameworks
 
 
-def network(facts: Facts, **changes: object) -> Facts:
+def network(facts: HostFacts, **changes: object) -> HostFacts:
     return replace(facts, network=replace(facts.network, **changes))  # type: ignore[arg-type]
 
 
-def said(facts: Facts, level: str, subject: str) -> str:
+def examine(facts: HostFacts) -> tuple[Finding, ...]:
+    return rules.examine(alone(facts))
+
+
+def report(facts: HostFacts, checks: tuple[Check, ...] | None = None) -> Report:
+    return Report(alone(facts), examine(facts), checks)
+
+
+def said(facts: HostFacts, level: str, subject: str) -> str:
     """The findings of this level and subject in one text."""
     found = [each for each in examine(facts) if (each.level, each.subject) == (level, subject)]
     return "\n".join(f"{each.message} → {each.remedy}" for each in found)
 
 
-def test_a_sound_cpu_host_has_nothing_to_mend() -> None:
+def test_a_sound_cpu_host_has_no_remedies() -> None:
     findings = examine(CPU_HOST)
     assert worst(findings) == "warning"
     assert [each.message for each in findings if each.remedy] == []
@@ -47,7 +55,7 @@ def test_a_sound_cpu_host_has_nothing_to_mend() -> None:
         assert part in lacks
 
 
-def test_a_sound_gpu_host_has_nothing_to_mend_or_to_note() -> None:
+def test_a_sound_gpu_host_has_no_warnings() -> None:
     assert worst(examine(GPU_HOST)) == "ok"
 
 
@@ -63,7 +71,7 @@ ERRORS = [
     ),
     (
         with_horovod(
-            replace(CPU_HOST, loads=(Load("torch", "horovod.torch", SYMBOL, None),)),
+            replace(CPU_HOST, loads=(FrameworkImport("torch", "horovod.torch", SYMBOL, None),)),
             built_for={"torch": "2.12.1", "tensorflow": "2.21.0"},
         ),
         "torch",
@@ -72,13 +80,16 @@ ERRORS = [
         "hvdtools build",
     ),
     (
-        replace(CPU_HOST, loads=(Load("torch", "horovod.torch", SYMBOL, None),)),
+        replace(CPU_HOST, loads=(FrameworkImport("torch", "horovod.torch", SYMBOL, None),)),
         "torch",
         "built for another version of the framework",
         "hvdtools build --force",
     ),
     (
-        replace(CPU_HOST, loads=(Load("torch", "torch", "ImportError: libgomp.so.1: x", None),)),
+        replace(
+            CPU_HOST,
+            loads=(FrameworkImport("torch", "torch", "ImportError: libgomp.so.1: x", None),),
+        ),
         "torch",
         "`import torch` fails: ImportError: libgomp.so.1",
         "install torch again",
@@ -89,7 +100,7 @@ ERRORS = [
             replace(CPU_HOST, variables={"HOROVOD_CONTROLLER": "mpi"}), controllers=("gloo",)
         ),
         "controllers",
-        "HOROVOD_CONTROLLER=mpi asks",
+        "HOROVOD_CONTROLLER=mpi, but Horovod was built without it",
         "unset HOROVOD_CONTROLLER",
     ),
     (
@@ -101,14 +112,14 @@ ERRORS = [
     (
         replace(CPU_HOST, mpi=Mpirun("/opt/mpich/bin/mpirun", "MPICH", (4, 1, 2))),
         "MPI",
-        "MPICH's (/opt/mpich/bin/mpirun), but Horovod was built with Open MPI 5.0.11",
-        "put Open MPI's mpirun first on PATH",
+        "from MPICH (/opt/mpich/bin/mpirun), but Horovod was built with Open MPI 5.0.11",
+        "put the mpirun of Open MPI first on PATH",
     ),
     (
         with_horovod(CPU_HOST, mpi="Intel MPI 2021.9"),
         "MPI",
-        "each rank would find itself alone",
-        "put MPICH's mpirun",
+        "each rank would run alone",
+        "put the mpirun of MPICH",
     ),
     (
         with_horovod(GPU_HOST, nccl=False),
@@ -131,15 +142,20 @@ ERRORS = [
     (
         replace(GPU_HOST, gpus=replace(GPU_HOST.gpus, cuda="12.8")),
         "torch",
-        "built for CUDA 13.0, but the driver 580.65.06 serves CUDA 12.8",
+        "built for CUDA 13.0, but the driver 580.65.06 supports CUDA 12.8",
         "install a newer driver, or torch for CUDA 12.8",
     ),
-    (replace(GPU_HOST, loads=(Load("torch"),)), "torch", "sees 0 of 2 GPUs", "torch.cuda.init()"),
+    (
+        replace(GPU_HOST, loads=(FrameworkImport("torch"),)),
+        "torch",
+        "sees 0 of 2 GPUs",
+        "torch.cuda.init()",
+    ),
     (
         replace(GPU_HOST, gpus=Gpus(complaint="Driver/library version mismatch", device_files=2)),
         "GPUs",
         "nvidia-smi fails: Driver/library version mismatch",
-        "reload NVIDIA's driver",
+        "reload the NVIDIA driver",
     ),
     (
         replace(CPU_HOST, variables={"HOROVOD_GLOO_IFACE": "ib0"}),
@@ -150,16 +166,14 @@ ERRORS = [
     (
         replace(CPU_HOST, variables={"NCCL_SOCKET_IFNAME": "=eth"}),
         "network",
-        "leaves NCCL no interface",
+        "matches no interface",
         "eth0, lo",
     ),
 ]
 
 
 @pytest.mark.parametrize(("facts", "subject", "message", "remedy"), ERRORS)
-def test_errors_are_named_with_its_remedy(
-    facts: Facts, subject: str, message: str, remedy: str
-) -> None:
+def test_errors_have_a_remedy(facts: HostFacts, subject: str, message: str, remedy: str) -> None:
     found = said(facts, "error", subject)
     assert message in found
     assert remedy in found
@@ -175,14 +189,14 @@ WARNINGS = [
     (
         with_horovod(replace(CPU_HOST, frameworks=(CPU_TORCH,))),
         "Horovod",
-        "built for tensorflow too, which is not installed",
+        "also built for tensorflow, which is not installed",
     ),
     (replace(CPU_HOST, mpi=None), "MPI", "there is no mpirun"),
     (with_horovod(CPU_HOST, controllers=("gloo",), mpi=None), "MPI", "so ranks use Gloo"),
     (with_horovod(CPU_HOST, mpi="Open MPI 4.1.6"), "MPI", "Open MPI 5.0.11, but Horovod was built"),
-    (with_horovod(CPU_HOST, mpi=None), "MPI", "not known → check with --np 2"),
+    (with_horovod(CPU_HOST, mpi=None), "MPI", "unknown → check with --np 2"),
     (
-        with_horovod(replace(GPU_HOST, gpus=Gpus(), loads=(Load("torch"),))),
+        with_horovod(replace(GPU_HOST, gpus=Gpus(), loads=(FrameworkImport("torch"),))),
         "torch",
         "built for CUDA 13.0 and there is no GPU with a driver here: it trains on the CPU",
     ),
@@ -197,27 +211,31 @@ WARNINGS = [
         replace(
             GPU_HOST,
             frameworks=(CUDA_TORCH, CPU_TENSORFLOW),
-            loads=(*GPU_HOST.loads, Load("tensorflow")),
+            loads=(*GPU_HOST.loads, FrameworkImport("tensorflow")),
         ),
         "tensorflow",
         "is a CPU build and leaves 2 GPUs idle",
     ),
     (
-        replace(GPU_HOST, loads=(Load("torch", gpus=1),), variables={"CUDA_VISIBLE_DEVICES": "1"}),
+        replace(
+            GPU_HOST,
+            loads=(FrameworkImport("torch", gpus=1),),
+            variables={"CUDA_VISIBLE_DEVICES": "1"},
+        ),
         "torch",
         "sees 1 of 2 GPUs: CUDA_VISIBLE_DEVICES=1",
     ),
     (
         replace(GPU_HOST, slurm=Slurm("24.05", ("pmix",), "1", 1, 2, gpus_per_task=True)),
         "Slurm",
-        "ask for --gpus-per-node",
+        "request --gpus-per-node",
     ),
     (replace(GPU_HOST, variables={"NCCL_P2P_DISABLE": "1"}), "GPUs", "NVLink is not used"),
     (network(CPU_HOST, interfaces=(LOOPBACK,)), "network", "only the loopback interface is up"),
     (
         network(CPU_HOST, host_addresses=("127.0.1.1",)),
         "network",
-        "resolves to 127.0.1.1: between hosts Gloo would take loopback, and fail → for jobs on "
+        "resolves to 127.0.1.1: between hosts Gloo would use loopback, and fail → for jobs on "
         "several hosts, set HOROVOD_GLOO_IFACE=eth0",
     ),
     (network(CPU_HOST, host_addresses=()), "network", "(node1) has no address"),
@@ -238,7 +256,7 @@ WARNINGS = [
     (
         replace(CPU_HOST, variables={"NCCL_SOCKET_IFNAME": "^docker0"}),
         "network",
-        "write NCCL_SOCKET_IFNAME=^docker0,lo",
+        "set NCCL_SOCKET_IFNAME=^docker0,lo",
     ),
     (replace(CPU_HOST, slurm=Slurm("22.05.8", ("pmi2",))), "Slurm", "srun has no pmix here"),
     (
@@ -266,16 +284,16 @@ WARNINGS = [
 
 
 @pytest.mark.parametrize(("facts", "subject", "words"), WARNINGS)
-def test_what_a_run_can_live_with_is_a_note(facts: Facts, subject: str, words: str) -> None:
+def test_what_a_run_can_tolerate_is_a_warning(facts: HostFacts, subject: str, words: str) -> None:
     assert words in said(facts, "warning", subject)
     assert worst(examine(facts)) == "warning"
 
 
-def test_horovod_for_one_mpi_starts_under_its_kin() -> None:
+def test_mpich_and_intel_mpi_are_one_family() -> None:
     intel = with_horovod(
         replace(CPU_HOST, mpi=Mpirun("/i/mpirun", "Intel MPI", (2021, 9))), mpi="MPICH"
     )
-    assert "as Horovod was built with" in said(intel, "ok", "MPI")
+    assert "which Horovod was built with" in said(intel, "ok", "MPI")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +306,7 @@ def test_horovod_for_one_mpi_starts_under_its_kin() -> None:
         ("^=eth0,lo", {"eth1", "ib0"}),
     ],
 )
-def test_nccl_reads_its_interfaces_as_its_manual_says(value: str, takes: set[str]) -> None:
+def test_nccl_socket_ifname_is_read_as_nccl_documents(value: str, takes: set[str]) -> None:
     assert {name for name in ("eth0", "eth1", "ib0", "lo") if nccl_takes(value, name)} == takes
 
 
@@ -312,12 +330,12 @@ def test_gloo_takes_the_interface_with_the_hosts_address() -> None:
         ("Unable to find interface for: [127.0.1.1]", "no network interface", "GLOO_IFACE"),
     ],
 )
-def test_last_words_are_explained(complaint: str, meaning: str, remedy: str) -> None:
+def test_known_errors_are_explained(complaint: str, meaning: str, remedy: str) -> None:
     found = explain(complaint)
     assert meaning in found[0] and remedy in found[1]
 
 
-def test_words_that_nobody_knows_stay_as_they_are() -> None:
+def test_unknown_errors_stay_unchanged() -> None:
     assert explain("RuntimeError: the moon is full") == ("", "")
     assert shortened("ImportError: /a/b/c.so: no") == "ImportError: c.so: no"
     assert len(shortened("x" * 1000)) == 160
@@ -331,23 +349,24 @@ def test_links_are_counted_by_pair() -> None:
 
 def test_a_failed_all_reduce_is_an_error_and_says_why() -> None:
     checks = (
-        Check("torch over Gloo, 2 ranks", "", (), 5.1),
+        Check("torch over Gloo, 2 ranks", (), "", (), 5.1),
         Check(
             "torch over MPI, 2 ranks",
+            (),
             "exit status 1",
             ("the job has 1 ranks, not the 2 that were started",),
             4.0,
         ),
     )
-    good, bad = examine_checks(CPU_HOST, 2, checks)
+    good, bad = examine_checks(alone(CPU_HOST, 2), checks)
     assert (good.level, bad.level) == ("ok", "error")
     assert "exit status 1 after 4.0 s: the ranks did not find one another" in bad.message
     assert "hvdtools build" in bad.remedy
 
 
-def test_nccl_is_said_to_be_left_out_where_gpus_are_too_few() -> None:
-    checks = (Check("torch over Gloo, 3 ranks", "", (), 5.1),)
-    *_, last = examine_checks(GPU_HOST, 3, checks)
+def test_nccl_needs_a_gpu_per_rank() -> None:
+    checks = (Check("torch over Gloo, 3 ranks", (), "", (), 5.1),)
+    *_, last = examine_checks(alone(GPU_HOST, 3), checks)
     assert last == Finding("warning", "all-reduce", "torch over NCCL was not run: 3 ranks, 2 GPUs")
 
 
@@ -357,16 +376,15 @@ ALL = [CPU_HOST, GPU_HOST, *(case[0] for case in ERRORS), *(case[0] for case in 
 @pytest.mark.parametrize("columns", [80, 100])
 def test_every_machine_fits_one_screen(columns: int) -> None:
     for facts in ALL:
-        report = Report(facts, examine(facts))
         out = io.StringIO()
-        show(report, Console(file=out, width=columns))
+        show(report(facts), Console(file=out, width=columns))
         lines = out.getvalue().splitlines()
         assert len(lines) <= 40
         assert max(map(len, lines)) <= columns
-        subjects = {subject for subject, _ in rows(facts)}
-        for finding in report.findings:
+        subjects = {subject for subject, _ in host_rows(facts)}
+        for finding in examine(facts):
             assert finding.subject in subjects
-            # Whoever reads the screen sees what is to be fixed, and how.
+            # The screen shows what to fix, and how.
             if finding.level == "error":
                 flat = " ".join(out.getvalue().split())
                 assert f"{finding.subject}: {' '.join(finding.message.split())}" in flat
@@ -375,12 +393,12 @@ def test_every_machine_fits_one_screen(columns: int) -> None:
 
 def test_the_verdict_counts_errors() -> None:
     two = with_horovod(CPU_HOST, controllers=(), missing=("cffi>=1.15",))
-    assert verdict(Report(two, examine(two))).startswith("2 errors")
-    assert verdict(Report(CPU_HOST, examine(CPU_HOST))).startswith("No errors.")
+    assert verdict(report(two)).startswith("2 errors")
+    assert verdict(report(CPU_HOST)).startswith("No errors.")
 
 
 def test_json_holds_the_facts_and_no_other_variable() -> None:
-    whole = json.loads(to_json(Report(GPU_HOST, examine(GPU_HOST))))
+    whole = json.loads(to_json(report(GPU_HOST)))
     assert (whole["schema"], whole["level"], whole["checks"]) == (3, "ok", None)
     assert whole["facts"]["gpus"]["cards"][0] == {"name": "NVIDIA H200", "memory_bytes": 141 * GIB}
     assert whole["facts"]["mpi"]["path"] == "/bin/mpirun"

@@ -1,4 +1,4 @@
-"""The doctor's probes: tools that answer as NVIDIA's and Slurm's do, and this machine itself."""
+"""The probes, with tools that answer as those of NVIDIA and Slurm do, and on this machine."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from hvdtools.build.query import Answer, query
+from hvdtools.build.programs import Answer, query
 from hvdtools.core.errors import TIMED_OUT
-from hvdtools.doctor.facts import Load
-from hvdtools.doctor.facts_host import Card, Gpus, Port
-from hvdtools.doctor.probe import find_cores, find_memory
-from hvdtools.doctor.probe_gpu import find_gpus, read_links
-from hvdtools.doctor.probe_load import load, read
-from hvdtools.doctor.probe_network import find_interfaces, find_network, find_ports
-from hvdtools.doctor.probe_slurm import find_slurm, read_kinds
+from hvdtools.doctor.facts import Card, FrameworkImport, Gpus, Port
+from hvdtools.doctor.probes.framework_import import read, try_import
+from hvdtools.doctor.probes.gpu import find_gpus, read_links
+from hvdtools.doctor.probes.host import find_cores, find_memory, find_slurm, read_mpi_kinds
+from hvdtools.doctor.probes.network import find_interfaces, find_network, find_ports
 from hvdtools.launch import detect_host
 
-# As `nvidia-smi topo -m` prints it: tabs, the heading underlined on a terminal, NICs beside GPUs.
+# As printed by `nvidia-smi topo -m`: tabs, an underlined heading on a terminal, NICs and GPUs.
 TOPOLOGY = """\
 \t\x1b[4mGPU0\tGPU1\tGPU2\tNIC0\tNIC1\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID\x1b[0m
 GPU0\t X \tNV4\tSYS\tPIX\tSYS\t0-31,64-95\t0\t\tN/A
@@ -72,20 +70,20 @@ esac
     )
 
 
-def test_nvidia_smi_that_fails_keeps_its_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_error_of_nvidia_smi_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "Failed to initialize NVML: Driver/library version mismatch"
     put_tool(tmp_path / "bin", "nvidia-smi", f"echo '{words}'; exit 18", monkeypatch)
     assert find_gpus(tmp_path) == Gpus(complaint=words)
 
 
-def test_no_nvidia_smi_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvidia_smi_there_is_no_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_gpus(tmp_path) == Gpus()
 
 
-def test_links_of_an_answer_without_a_table_are_none() -> None:
+def test_without_a_topology_table_there_are_no_links() -> None:
     assert read_links("No devices were found\n") == ()
     assert read_links("") == ()
 
@@ -109,12 +107,12 @@ esac
     assert (inside.job, inside.nodes, inside.tasks, inside.gpus_per_task) == ("17", 2, 0, True)
 
 
-def test_srun_of_before_says_its_name_on_each_line() -> None:
+def test_an_old_srun_prefixes_each_line_with_its_name() -> None:
     listed = "srun: MPI types are...\nsrun: none\nsrun: pmix_v3\nsrun: pmi2\n"
-    assert read_kinds(listed) == ("pmi2", "pmix_v3")
+    assert read_mpi_kinds(listed) == ("pmi2", "pmix_v3")
 
 
-def test_no_srun_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_srun_there_is_no_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_slurm({"SLURM_JOB_ID": "1"}) is None
 
@@ -138,21 +136,21 @@ def test_interfaces_are_what_the_kernel_lists() -> None:
     assert network.host_name == socket.gethostname()
 
 
-def test_cores_are_shared_out_among_ranks() -> None:
+def test_cores_are_shared_among_ranks() -> None:
     alone, crowded = find_cores(1), find_cores(10_000)
     assert alone.usable == len(os.sched_getaffinity(0))
     assert 1 <= alone.threads <= alone.usable
     assert crowded.threads == 1
 
 
-def test_shared_memory_that_is_absent_is_none(tmp_path: Path) -> None:
+def test_absent_shared_memory_has_size_0(tmp_path: Path) -> None:
     assert find_memory(tmp_path / "absent").shared_bytes == 0
     here = find_memory(tmp_path)
     assert here.shared_bytes == shutil.disk_usage(tmp_path).total
     assert 0 < here.available_bytes <= here.total_bytes
 
 
-def test_an_mpirun_that_does_not_start_is_no_crash(
+def test_an_mpirun_that_does_not_start_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mpirun").write_bytes(b"\0 not a program")
@@ -169,7 +167,7 @@ def child(script: str, patience_s: float = 30) -> Answer:
     return answer
 
 
-def test_a_program_is_heard_to_its_end_or_to_its_limit() -> None:
+def test_query_returns_at_the_end_or_at_the_limit() -> None:
     assert query(["no-such-program"]) is None
     both = child("import sys; print('out', flush=True); sys.exit('err')")
     assert both == Answer(1, "out\nerr\n")
@@ -178,29 +176,29 @@ def test_a_program_is_heard_to_its_end_or_to_its_limit() -> None:
     assert child("import os; os.abort()").status == -6
 
 
-def test_a_module_that_fails_is_named_with_its_last_error() -> None:
+def test_a_failed_import_has_a_module_and_an_error() -> None:
     said = (
         "hvdtools-import torch\nhvdtools-import horovod.torch.mpi_ops\n"
         "Traceback (most recent call last):\nImportError: x.so: undefined symbol: f\nhint\n"
     )
     words = "ImportError: x.so: undefined symbol: f"
-    assert read("torch", Answer(1, said)) == Load("torch", "horovod.torch", words, None)
+    assert read("torch", Answer(1, said)) == FrameworkImport("torch", "horovod.torch", words, None)
     killed = read("torch", Answer(-11, "hvdtools-import torch\n"))
     assert (killed.module, killed.complaint) == ("torch", "it was ended by signal 11 (SIGSEGV)")
     assert read("torch", Answer(TIMED_OUT, "")).complaint == "no answer in 120 s"
     assert read("torch", Answer(0, "hvdtools-import torch\nhvdtools-gpus 2\n")).gpus == 2
 
 
-def test_a_framework_that_is_not_here_does_not_load() -> None:
-    found = load("no_such_framework", with_horovod=False)
+def test_an_absent_framework_does_not_load() -> None:
+    found = try_import("no_such_framework", with_horovod=False)
     assert found.module == "no_such_framework"
     assert found.complaint == "ModuleNotFoundError: No module named 'no_such_framework'"
 
 
-def test_a_file_of_the_working_folder_is_not_taken_for_a_framework(tmp_path: Path) -> None:
+def test_a_file_in_the_working_folder_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "no_such_framework.py").touch()
-    code = "from hvdtools.doctor.probe_load import load;"
-    code += "print(load('no_such_framework', with_horovod=False).module)"
+    code = "from hvdtools.doctor.probes.framework_import import try_import;"
+    code += "print(try_import('no_such_framework', with_horovod=False).module)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "no_such_framework"

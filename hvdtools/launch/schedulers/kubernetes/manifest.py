@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 from hvdtools.launch.plan import Submission
 from hvdtools.launch.schedulers import submitted
 from hvdtools.launch.schedulers.kubernetes import checks, launcher, pods
@@ -105,7 +105,7 @@ def _note(spec: JobSpec, target: Kubernetes, workers: int, slots: int) -> str:
     if spec.name is not None:
         labels = f"training.kubeflow.org/job-name={spec.name},{labels}"
     return (
-        f"{counted(spec.ranks, 'rank')} on {counted(workers, 'worker')} with "
-        f"{counted(slots, 'slot')} each, as an MPIJob{place}; "
+        f"{count_noun(spec.ranks, 'rank')} on {count_noun(workers, 'worker')} with "
+        f"{count_noun(slots, 'slot')} each, as an MPIJob{place}; "
         f"its output: kubectl logs -f{option} -l {labels}"
     )
