@@ -13,9 +13,9 @@ import torch
 
 from hvdtools.bench.analysis.bandwidth import algbw_gb_per_s, busbw_gb_per_s
 from hvdtools.bench.analysis.interval import median_interval
+from hvdtools.bench.formatting import format_bytes
 from hvdtools.bench.programs.allreduce.engines import ENGINES
 from hvdtools.bench.programs.allreduce.point import Job, Message, measure
-from hvdtools.bench.report.words import bytes_in_words
 from hvdtools.bench.results.measured import Allreduce, Point, to_table
 from hvdtools.bench.run.interleave import stopping_rule_of
 from hvdtools.core.errors import HvdtoolsError
@@ -29,12 +29,12 @@ HEADER = (
 
 def row(name: str, point: Point, ranks: int) -> str:
     """A line of the table."""
-    size = bytes_in_words(point.message_bytes)
+    size = format_bytes(point.message_bytes)
     what = f"{size:>9} {point.dtype:>8} {point.tensors:>7} {name:>15}"
     if point.unsupported is not None:
         return f"{what} unsupported: {point.unsupported}"
     span = median_interval(point.op_s)
-    middle_s = span.middle if span else statistics.median(point.op_s)
+    middle_s = span.value if span else statistics.median(point.op_s)
     shown = f"{middle_s * 1e6:.1f}"
     if span:
         shown += f" [{span.low * 1e6:.1f}, {span.high * 1e6:.1f}]"

@@ -13,9 +13,10 @@ from paths import GOLDEN
 from typer.testing import CliRunner
 
 import hvdtools.bench
-from hvdtools.bench.predict.forecasts import Question, forecasts
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.predict.run_prediction import PredictionRequest, predict_run
+from hvdtools.bench.report.csv_files import to_csv
 from hvdtools.bench.report.page import page_of
-from hvdtools.bench.results.export import to_csv
 from hvdtools.bench.results.migration import SCHEMA_VERSION
 from hvdtools.bench.results.result_file import FILE_NAME, append, bring_up_to_date, read
 from hvdtools.bench.suite.suite_file import load
@@ -42,8 +43,8 @@ def test_a_file_of_every_version_is_read_shown_and_rewritten(version: int, tmp_p
     ]
     for result in found:
         jsonschema.validate(json.loads(result.to_json()), SCHEMA)
-    assert "<table" in page_of(found)
-    training = to_csv([each for each in found if each.kind == "training"], "training")
+    assert "<table" in page_of(analyze(found))
+    training = to_csv(analyze(found), "training")
     assert "vs_baseline" in training.splitlines()[0]
 
     bring_up_to_date(file)
@@ -73,8 +74,8 @@ def test_the_numbers_of_early_versions(version: int) -> None:
         assert result.training.accuracy == table["accuracy"]
         assert statistics.median(result.block_rates) == pytest.approx(table["samples_per_s"])
         assert result.training.gradient_bytes is None
-    forecast = forecasts(results, Question(ranks=(8,)))
-    assert not forecast.found and forecast.missing
+    prediction = predict_run(analyze(results), PredictionRequest(ranks=(8,)))
+    assert not prediction.engines and prediction.missing
 
 
 def test_version_3_has_the_same_under_other_names() -> None:

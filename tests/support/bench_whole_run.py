@@ -1,4 +1,4 @@
-"""A made-up run that has all that a report can show: for tests of the page and of the CSV."""
+"""A made-up run with everything that a report can show: for tests of the page and of the CSV."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from bench_examples import allreduce_result, failed, loader_result, training_result
 
-from hvdtools.bench.predict.forecasts import Forecasts, Question, forecasts
-from hvdtools.bench.predict.network import network_of
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.predict.network import parse_network
+from hvdtools.bench.predict.run_prediction import PredictionRequest, RunPrediction, predict_run
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.results.result_file import Result
 
@@ -30,7 +31,7 @@ def trainings(
     input_s: float = 0.001,
     accuracy: float | None = None,
 ) -> list[Result]:
-    """Of each engine on each (ranks, nodes), no two cases alike."""
+    """Results of each engine on each (ranks, nodes); no two cases are equal."""
     made = []
     for turn in range(1, repeats + 1):
         for ranks, nodes in sizes:
@@ -67,7 +68,7 @@ def trainings(
 
 
 def allreduces(ranks: int) -> list[Result]:
-    """Three engines; one refuses float16, one sums wrongly on four ranks."""
+    """Three engines; one does not support float16, one has wrong sums on four ranks."""
     made = []
     for place, engine in enumerate(("horovod-mpi", "torch", "mpi4py")):
         points = []
@@ -120,7 +121,8 @@ def whole_run() -> list[Result]:
     ]
 
 
-def predictions(results: Sequence[Result]) -> Forecasts:
-    """Of one model, on a network that the user gave."""
-    asked = Question((1, 2, 4, 8, 32), network_of("100Gbit,5us"), model="resnet50")
-    return forecasts(results, asked)
+def prediction(results: Sequence[Result]) -> RunPrediction:
+    """Of one model, on a network given by the user."""
+    network = parse_network("100Gbit,5us")
+    request = PredictionRequest((1, 2, 4, 8, 32), network, model="resnet50")
+    return predict_run(analyze(results), request)

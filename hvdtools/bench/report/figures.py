@@ -1,18 +1,18 @@
-"""The page's figures: each a plot with its heading and a sentence that says how to read it."""
+"""The figures of the page: each a plot with its heading and a caption that says how to read it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvdtools.bench.analysis.curves import Curve
-from hvdtools.bench.analysis.stats import Row
-from hvdtools.bench.report import curve_plots, plots
-from hvdtools.bench.report.drawing import mark_svg
-from hvdtools.bench.report.grids import size_words
+from hvdtools.bench.analysis.allreduce import AllreduceCurve
+from hvdtools.bench.analysis.training import TrainingRow
+from hvdtools.bench.formatting import format_size
+from hvdtools.bench.report import plots
 from hvdtools.bench.report.palette import HATCHES, mark_of
+from hvdtools.bench.report.svg import mark_svg
 
-_MIXED = " Where that engine was not run, the backward pass holds all waiting for communication."
+_PHASE_NAMES = {"communication": "exposed communication", "input": "input wait"}
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Figure:
     Attributes:
         title, caption: What it shows, and how to read it.
         plot: An <svg>.
-        phases: The legend of a time split: (phase, its name in words, hatch).
+        phases: The legend of step times: (phase, its name for the reader, hatch).
     """
 
     title: str
@@ -41,100 +41,107 @@ class Panel:
 
 
 def legend(engines: Sequence[str]) -> list[tuple[str, str]]:
-    """(<svg> of the mark, engine)."""
+    """(<svg> of the mark, engine) of each."""
     return [(mark_svg(mark_of(engine)), engine) for engine in engines]
 
 
-def training_panel(name: str, rows: Sequence[Row]) -> Panel:
-    """Throughput, efficiency, and where the time goes; what there is of them."""
-    if not plots.engines(rows):
+def training_panel(name: str, rows: Sequence[TrainingRow]) -> Panel:
+    """Throughput, efficiency and step times, as far as they are known."""
+    if not plots.engines_of(rows):
         return Panel(f"{name}-plots", "", ())
-    made = [
+    figures = [
         Figure(
             "Throughput",
             plots.throughput(f"{name}-throughput", rows),
-            "Higher is better. Dashed is the ideal: an engine’s own single rank times the number "
-            "of ranks. Bars are 95\u00a0% intervals.",
+            "Higher is better. Dashed is the ideal: the rate of a single rank under the same "
+            "engine times the number of ranks. Bars are 95\u00a0% intervals.",
         )
     ]
     if any(row.efficiency is not None and row.ranks > 1 for row in rows):
-        made.append(
+        figures.append(
             Figure(
                 "Scaling efficiency",
                 plots.efficiency(
                     f"{name}-efficiency", rows, lambda row: row.efficiency, "1 measured rank"
                 ),
-                "Samples a second over the number of ranks times the engine’s own on one rank, in "
-                "the same repeats. Dashed is the ideal, 100\u00a0%. Bars are 95\u00a0% intervals.",
+                "Samples/s over the number of ranks times the engine’s own on one rank, in the "
+                "same repeats. Dashed is the ideal, 100\u00a0%. Bars are 95\u00a0% intervals.",
             )
         )
-    across = [row for row in rows if row.node_efficiency is not None]
-    if across:
-        made.append(
+    across_nodes = [row for row in rows if row.node_efficiency is not None]
+    if across_nodes:
+        figures.append(
             Figure(
                 "Efficiency across nodes",
                 plots.efficiency(
-                    f"{name}-nodes", across, lambda row: row.node_efficiency, "1 measured node"
+                    f"{name}-nodes",
+                    across_nodes,
+                    lambda row: row.node_efficiency,
+                    "1 measured node",
                 ),
-                "Samples a second over the number of nodes times the engine’s own on one full "
-                "node: what the network between nodes costs, apart from what a node costs itself.",
+                "Samples/s over the number of nodes times the engine’s own on one full node: the "
+                "cost of the network between nodes, without the costs within a node.",
             )
         )
-    if any(row.split is not None for row in rows):
-        made.append(_time_split(name, rows))
-    return Panel(f"{name}-plots", "", tuple(made))
+    if any(row.step_time is not None for row in rows):
+        figures.append(_step_times(name, rows))
+    return Panel(f"{name}-plots", "", tuple(figures))
 
 
-def _time_split(name: str, rows: Sequence[Row]) -> Figure:
-    splits = [row.split for row in rows if row.split is not None]
-    took = [plots.phases_of(each) for each in splits]
-    shown = [phase for phase in took[0] if any(each[phase] > 0 for each in took)]
-    mixed = any(each.backward_holds_communication for each in splits)
-    words = {"communication": "exposed communication", "input": "input wait"}
+def _step_times(name: str, rows: Sequence[TrainingRow]) -> Figure:
+    step_times = [row.step_time for row in rows if row.step_time is not None]
+    by_phase = [each.by_phase for each in step_times]
     phases = [
-        (phase, words.get(phase, phase), "dots" if phase == "input" else HATCHES.get(phase, ""))
-        for phase in shown
+        (
+            phase,
+            _PHASE_NAMES.get(phase, phase),
+            "dots" if phase == "input" else HATCHES.get(phase, ""),
+        )
+        for phase in by_phase[0]
+        if any(each[phase] > 0 for each in by_phase)
     ]
-    if mixed:
-        phases.append(("backward", "backward with communication in it", "xxx"))
-    return Figure(
-        "Where the time goes",
-        plots.time_split(f"{name}-split", rows),
-        "The slowest rank’s step, in its order. Exposed communication is what the step takes more "
-        "than under the engine that communicates nothing; what hides behind the backward pass "
-        "is not in it. Where a step took less, all its phases are shortened."
-        f"{_MIXED if mixed else ''}",
-        phases=tuple(phases),
+    caption = (
+        "The slowest rank’s step, in its order. Exposed communication is how much longer the step "
+        "takes than under the engine without communication; what overlaps with the backward pass "
+        "is not included. Where a step takes less, all its phases are shortened."
     )
+    if any(each.communication_s is None for each in step_times):
+        phases.append(("backward", "backward including communication", "xxx"))
+        caption += (
+            " Where that engine was not run, the backward pass includes all waiting for "
+            "communication."
+        )
+    plot = plots.step_times(f"{name}-split", rows)
+    return Figure("Where the time goes", plot, caption, tuple(phases))
 
 
-def allreduce_panels(name: str, curves: Sequence[Curve]) -> tuple[Panel, ...]:
-    """One for each size of job and kind of message: most ranks first."""
-    drawn = [curve for curve in curves if curve.points]
-    kinds = dict.fromkeys((each.dtype, each.tensors) for each in drawn)
-    sizes = sorted({(each.nodes, each.ranks) for each in drawn}, reverse=True)
+def allreduce_panels(name: str, curves: Sequence[AllreduceCurve]) -> tuple[Panel, ...]:
+    """One for each size of job, type and number of tensors: most ranks first."""
+    measured = [curve for curve in curves if curve.points]
+    kinds = dict.fromkeys((each.dtype, each.tensors) for each in measured)
+    sizes = sorted({(each.nodes, each.ranks) for each in measured}, reverse=True)
     panels: list[Panel] = []
     for nodes, ranks in sizes:
         for dtype, tensors in kinds:
             key = (nodes, ranks, dtype, tensors)
-            mine = [c for c in drawn if (c.nodes, c.ranks, c.dtype, c.tensors) == key]
+            mine = [c for c in measured if (c.nodes, c.ranks, c.dtype, c.tensors) == key]
             if mine:
                 of_tensors = f", {tensors} tensors a message" if tensors > 1 else ""
-                title = f"{size_words(ranks, nodes)}, {dtype}{of_tensors}"
+                title = f"{format_size(ranks, nodes)}, {dtype}{of_tensors}"
                 panels.append(_allreduce_panel(f"{name}-{len(panels) + 1}", title, mine))
     return tuple(panels)
 
 
-def _allreduce_panel(name: str, title: str, curves: Sequence[Curve]) -> Panel:
+def _allreduce_panel(name: str, title: str, curves: Sequence[AllreduceCurve]) -> Panel:
     bandwidth = Figure(
         "Bus bandwidth",
-        curve_plots.bandwidth(f"{name}-bandwidth", curves),
-        "Higher is better. What the wires saw: bytes ÷ time × 2 (N − 1) ÷ N for N ranks, GB as "
+        plots.bus_bandwidth(f"{name}-bandwidth", curves),
+        "Higher is better. What the links carry: bytes ÷ time × 2 (N − 1) ÷ N for N ranks; a GB is "
         "1e9 bytes. Both axes are logarithmic. Bars are 95\u00a0% intervals.",
     )
     latency = Figure(
         "Time of one all-reduce",
-        curve_plots.latency(f"{name}-latency", curves),
-        "Lower is better. Where the line is flat, latency is all of it. Both axes are logarithmic.",
+        plots.allreduce_time(f"{name}-latency", curves),
+        "Lower is better. Where the line is flat, latency dominates. Both axes are logarithmic.",
     )
     return Panel(name, title, (bandwidth, latency))
