@@ -16,7 +16,7 @@ from hvdtools.bench.analysis.interval import median_interval
 from hvdtools.bench.formatting import format_bytes
 from hvdtools.bench.programs.allreduce.engines import ENGINES
 from hvdtools.bench.programs.allreduce.point import Job, Message, measure
-from hvdtools.bench.results.measured import Allreduce, Point, to_table
+from hvdtools.bench.results.measured import Allreduce, Point, to_dict
 from hvdtools.bench.run.interleave import stopping_rule_of
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import read_launch_environment
@@ -118,7 +118,7 @@ def measure_all(options: argparse.Namespace) -> int:
                 measured = Allreduce(
                     engine.name, engine.transport, job.device.type, tuple(points[name])
                 )
-                file.write(json.dumps(to_table(measured)) + "\n")
+                file.write(json.dumps(to_dict(measured)) + "\n")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

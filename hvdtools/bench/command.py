@@ -110,7 +110,7 @@ def run(
 
 def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     from hvdtools.bench.report.console import report_run
-    from hvdtools.bench.results.result_file import FILE_NAME, bring_up_to_date
+    from hvdtools.bench.results.result_file import FILE_NAME, migrate_file
     from hvdtools.bench.run.place import inside_slurm
     from hvdtools.bench.run.running import made, place_of, run_id_of, suite_of
     from hvdtools.bench.run.runs import Run
@@ -129,7 +129,7 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
     if not dry_run:
         made(folder)
-        bring_up_to_date(this.file)
+        migrate_file(this.file)
     if is_submitted:
         _submit(this, todo, flags, dry_run=dry_run)
         if dry_run:

@@ -1,4 +1,4 @@
-"""Results, suites and options of 0.1: read as if they were today's, and rewritten whole or not."""
+"""Results, suites and options of 0.1 are accepted; a file is migrated as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hvdtools.bench.predict.run_prediction import PredictionRequest, predict_run
 from hvdtools.bench.report.csv_files import to_csv
 from hvdtools.bench.report.page import page_of
 from hvdtools.bench.results.migration import SCHEMA_VERSION
-from hvdtools.bench.results.result_file import FILE_NAME, append, bring_up_to_date, read
+from hvdtools.bench.results.result_file import FILE_NAME, append, migrate_file, read
 from hvdtools.bench.suite.suite_file import load
 from hvdtools.cli import app
 from hvdtools.core.errors import HvdtoolsError
@@ -47,11 +47,11 @@ def test_a_file_of_every_version_is_read_shown_and_rewritten(version: int, tmp_p
     training = to_csv(analyze(found), "training")
     assert "vs_baseline" in training.splitlines()[0]
 
-    bring_up_to_date(file)
+    migrate_file(file)
     assert read(file).results == found
     rewritten = file.read_bytes()
     assert rewritten.count(b'"schema_version": %d' % SCHEMA_VERSION) == len(old)
-    bring_up_to_date(file)
+    migrate_file(file)
     assert file.read_bytes() == rewritten
 
 
@@ -78,7 +78,7 @@ def test_the_numbers_of_early_versions(version: int) -> None:
     assert not prediction.engines and prediction.missing
 
 
-def test_version_3_has_the_same_under_other_names() -> None:
+def test_version_3_has_the_same_values_under_other_names() -> None:
     tables = [json.loads(line) for line in SAMPLES[3].read_text().splitlines()]
     for table, result in zip(tables, read(SAMPLES[3]).results, strict=True):
         renamed = [{"none": "no_comm"}.get(name, name) for name in table["side_by_side"]]
@@ -97,7 +97,7 @@ def test_version_3_has_the_same_under_other_names() -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"schema_version": 99}', "schema version 99, and this hvdtools reads 1 to 4"),
+        ('{"schema_version": 99}', "schema version 99, and this version of hvdtools reads 1 to 4"),
         ('{"schema_version": 2}', "schema version 2 has missing or unknown fields"),
         ("[]", "schema version None"),
     ],
@@ -107,7 +107,7 @@ def test_what_cannot_be_migrated_is_left_unchanged(line: str, said: str, tmp_pat
     file.write_bytes(SAMPLES[3].read_bytes() + line.encode() + b"\n")
     before = file.read_bytes()
     with pytest.raises(HvdtoolsError, match=said):
-        bring_up_to_date(file)
+        migrate_file(file)
     with pytest.raises(HvdtoolsError, match=said):
         read(file)
     assert file.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
@@ -117,10 +117,10 @@ def test_an_old_file_can_be_added_to(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.write_bytes(SAMPLES[3].read_bytes() + b'{"cut')
     results = read(file).results
-    bring_up_to_date(file)
+    migrate_file(file)
     append(file, results[0])
     reading = read(file)
-    assert reading.results == (*results, results[0]) and reading.cut_lines == 0
+    assert reading.results == (*results, results[0]) and reading.incomplete_lines == 0
 
 
 def test_old_names_in_a_suite_work_with_a_warning(

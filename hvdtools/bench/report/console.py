@@ -30,17 +30,16 @@ from hvdtools.bench.report.sections import Section, sections_of, titles
 from hvdtools.bench.report.table import Cell, Row, Table
 from hvdtools.bench.results.result_file import FILE_NAME, Result, read
 from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.words import counted
 
 
 def report_run(folder: Path, run_id: str | None, *, csv: bool = False) -> tuple[Result, ...]:
     """Print the tables of a run, write its page, print the path of each file; the run's results."""
     reading = read(folder / FILE_NAME)
     results = reading.of_run(run_id)
-    if reading.cut_lines:
-        typer.echo(
-            f"{reading.cut_lines} line(s) of {folder / FILE_NAME} are incomplete and were ignored.",
-            err=True,
-        )
+    if reading.incomplete_lines:
+        lines = counted(reading.incomplete_lines, "incomplete line")
+        typer.echo(f"{folder / FILE_NAME}: {lines} ignored.", err=True)
     typer.echo(f"{results[0].suite}, run {results[0].run_id}")
     run = analyze(results)
     print_run(Console(), run)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,24 +18,19 @@ from hvdtools.bench.analysis.summary import RunSummary
 from hvdtools.bench.analysis.training import TrainingRow
 from hvdtools.bench.analysis.workloads import Workload
 from hvdtools.bench.results.measured import KINDS
+from hvdtools.bench.results.result_file import replace_file
 
 Field = str | int | float | bool | None
 Record = dict[str, Field]
 
 
 def write_csv(folder: Path, run: RunSummary) -> list[Path]:
-    """Write training.csv, allreduce.csv and input.csv, for those kinds that the run has.
-
-    An older file is replaced as a whole, or not at all.
-    """
+    """Write training.csv, allreduce.csv and input.csv, for those kinds that the run has."""
     written = []
     for kind in KINDS:
         if run.of_kind(kind):
-            file = folder / f"{kind}.csv"
-            unfinished = folder / f".{file.name}.{os.getpid()}"
-            unfinished.write_text(to_csv(run, kind), encoding="utf-8", newline="")
-            unfinished.replace(file)
-            written.append(file)
+            written.append(folder / f"{kind}.csv")
+            replace_file(written[-1], to_csv(run, kind))
     return written
 
 

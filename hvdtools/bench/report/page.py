@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from hvdtools.bench.report.prediction_section import PredictionSection, predicti
 from hvdtools.bench.report.result_tables import point_table
 from hvdtools.bench.report.sections import Section, sections_of
 from hvdtools.bench.report.table import Table
+from hvdtools.bench.results.result_file import replace_file
 from hvdtools.bench.suite.suite_file import word_for
 
 PAGE_NAME = "report.html"
@@ -48,15 +48,13 @@ class PageSection:
 
 
 def write_page(folder: Path, run: RunSummary, prediction: RunPrediction | None = None) -> Path:
-    """Write the page and return its path. An older page is replaced as a whole, or not at all.
+    """Write the page and return its path; if this fails, an older page stays unchanged.
 
     Raises:
         ValueError: The run has no results.
     """
     page = folder / PAGE_NAME
-    unfinished = folder / f".{PAGE_NAME}.{os.getpid()}"
-    unfinished.write_text(page_of(run, prediction), encoding="utf-8")
-    unfinished.replace(page)
+    replace_file(page, page_of(run, prediction))
     return page
 
 
