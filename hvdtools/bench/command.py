@@ -250,13 +250,9 @@ def predict(
     from rich.console import Console
 
     from hvdtools.bench.analysis.summary import analyze
+    from hvdtools.bench.predict.engine_prediction import PredictionRequest
     from hvdtools.bench.predict.network import parse_network
-    from hvdtools.bench.predict.run_prediction import (
-        LARGE_RANKS,
-        PredictionRequest,
-        default_ranks,
-        predict_run,
-    )
+    from hvdtools.bench.predict.run_prediction import LARGE_RANKS, default_ranks, predict_run
     from hvdtools.bench.report.console import print_prediction
     from hvdtools.bench.results.result_file import FILE_NAME, read
     from hvdtools.bench.run.running import counts, newest

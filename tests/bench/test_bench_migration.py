@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import hvdtools.bench
 from hvdtools.bench.analysis.summary import analyze
-from hvdtools.bench.predict.run_prediction import PredictionRequest, predict_run
+from hvdtools.bench.predict.engine_prediction import PredictionRequest
+from hvdtools.bench.predict.run_prediction import predict_run
 from hvdtools.bench.report.csv_files import to_csv
 from hvdtools.bench.report.page import page_of
 from hvdtools.bench.results.migration import SCHEMA_VERSION

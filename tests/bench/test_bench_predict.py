@@ -12,7 +12,11 @@ from bench_examples import allreduce_result, phases, training_result
 
 from hvdtools.bench.analysis.summary import analyze
 from hvdtools.bench.predict.alpha_beta import AlphaBeta, TimedAllreduce, fit
-from hvdtools.bench.predict.engine_prediction import EnginePrediction, predict_engine
+from hvdtools.bench.predict.engine_prediction import (
+    EnginePrediction,
+    PredictionRequest,
+    predict_engine,
+)
 from hvdtools.bench.predict.network import parse_network
 from hvdtools.bench.results.result_file import Result
 from hvdtools.core.errors import HvdtoolsError
@@ -128,7 +132,8 @@ def predict(
     run = analyze(results)
     (trained,) = run.of_kind("training")
     given = None if network is None else parse_network(network)
-    return predict_engine(run, trained.workload, engine, ranks, given, **options)
+    request = PredictionRequest(tuple(ranks), given, **options)
+    return predict_engine(run, trained.workload, engine, request)
 
 
 def near(value: float, truth: float, share: float = 0.1) -> bool:
@@ -138,12 +143,12 @@ def near(value: float, truth: float, share: float = 0.1) -> bool:
 def test_the_truth_is_found_again_and_carries_further() -> None:
     truth = Truth()
     made = predict(measure(truth), (1, 8, 16, 64), ranks_per_node=64)
-    cost = made.cost_in_node
-    assert cost is not None and made.cost_between_nodes is None
+    cost = made.model.in_node
+    assert cost is not None and made.model.between_nodes is None
     assert near(cost.constant_s, truth.constant_s)
     assert near(cost.alpha_s, truth.alpha_s)
     assert near(cost.bytes_per_s, truth.bytes_per_s)
-    assert near(made.overlap, truth.overlap) and not made.overlap_is_lower_bound
+    assert near(made.model.overlap.share, truth.overlap) and not made.model.overlap.is_lower_bound
     assert cost.fit_error is not None and cost.fit_error < 0.02
     for each in made.sizes:
         assert near(each.step_s.value, truth.step_s(each.ranks), 0.03)
@@ -158,7 +163,7 @@ def test_the_truth_is_found_again_and_carries_further() -> None:
 def test_what_an_engine_costs_on_one_rank_is_no_communication() -> None:
     truth = Truth(engine_s=0.02)
     made = predict(measure(truth), (1, 8, 32), ranks_per_node=32)
-    assert near(made.overlap, truth.overlap)
+    assert near(made.model.overlap.share, truth.overlap)
     for each in made.sizes:
         assert near(each.step_s.value, truth.step_s(each.ranks), 0.03)
     assert near(made.sizes[-1].parts.overhead_s, 0.02)
@@ -181,7 +186,7 @@ def test_many_messages_wait_for_one_cycle_together() -> None:
     truth = Truth(allreduces_per_step=150, alpha_s=1e-5, bytes_per_s=2e9)
     made = predict(measure(truth), (8,))
     assert near(made.sizes[0].step_s.value, truth.step_s(8), 0.03)
-    assert near(made.overlap, truth.overlap)
+    assert near(made.model.overlap.share, truth.overlap)
 
 
 def test_what_is_held_out_is_predicted_by_the_others() -> None:
@@ -268,7 +273,7 @@ def test_the_users_network_takes_the_place_of_latency_and_bandwidth() -> None:
     truth = Truth()
     made = predict(measure(truth), (8, 64, 512), "4Gbit,50us")
     assert [each.nodes for each in made.sizes] == [1, 8, 64]
-    cost = made.cost_between_nodes
+    cost = made.model.between_nodes
     assert cost is not None
     assert (cost.alpha_s, cost.bytes_per_s) == (pytest.approx(50e-6), 0.5e9)
     assert near(cost.constant_s, truth.constant_s)
@@ -276,20 +281,20 @@ def test_the_users_network_takes_the_place_of_latency_and_bandwidth() -> None:
     for each in made.sizes[1:]:
         assert near(each.step_s.value, given.step_s(each.ranks), 0.03)
     # Nodes are joined by more than the ring within one carries: that is the slowest hop then.
-    fast = predict(measure(truth), (64,), "100Gbit,1us").cost_between_nodes
+    fast = predict(measure(truth), (64,), "100Gbit,1us").model.between_nodes
     assert fast is not None and near(fast.bytes_per_s, truth.bytes_per_s)
-    alone = predict(measure(truth), (64,), "100Gbit,1us", ranks_per_node=1).cost_between_nodes
+    alone = predict(measure(truth), (64,), "100Gbit,1us", ranks_per_node=1).model.between_nodes
     assert alone is not None and alone.bytes_per_s == 12.5e9
 
 
 def test_without_a_latency_the_measured_one_stays() -> None:
     made = predict(measure(Truth()), (64,), "4Gbit")
-    assert made.cost_between_nodes is not None and made.cost_in_node is not None
-    assert made.cost_between_nodes.alpha_s == made.cost_in_node.alpha_s > 0
+    assert made.model.between_nodes is not None and made.model.in_node is not None
+    assert made.model.between_nodes.alpha_s == made.model.in_node.alpha_s > 0
     assert not any("one number of ranks only" in note for note in made.notes)
     # Of one number of ranks no latency of a hop can be told: that is said.
     two = predict(measure(Truth(), (1, 2)), (64,), "4Gbit")
-    assert two.cost_between_nodes is not None and two.cost_between_nodes.alpha_s == 0
+    assert two.model.between_nodes is not None and two.model.between_nodes.alpha_s == 0
     assert any("one number of ranks only" in note for note in two.notes)
 
 
@@ -299,8 +304,8 @@ def test_a_measured_network_is_told_from_what_is_within_a_node() -> None:
     made = predict(results, (2, 16, 32))
     assert made.ranks_per_node == 2
     assert [each.nodes for each in made.sizes] == [1, 8, 16]
-    assert made.cost_between_nodes is not None
-    assert near(made.cost_between_nodes.bytes_per_s, truth.bytes_per_s)
+    assert made.model.between_nodes is not None
+    assert near(made.model.between_nodes.bytes_per_s, truth.bytes_per_s)
     assert near(made.sizes[-1].step_s.value, truth.step_s(32), 0.05)
     # The only runs within a node are those on 2 ranks: without them nothing says what that costs.
     assert made.not_held_out is not None and "2 ranks could not be held out" in made.not_held_out
@@ -311,7 +316,7 @@ def test_all_hidden_says_so_and_leaves_room() -> None:
     # 2 ms of communication beside 60 ms of backward: that it hides 3 % of it is all that was seen.
     truth = Truth(gradient_bytes=4_000_000, bytes_per_s=10e9, alpha_s=1e-6, constant_s=2e-4)
     made = predict(measure(truth), (512,), "1Gbit,10us")
-    assert made.overlap_is_lower_bound and made.overlap < 0.1
+    assert made.model.overlap.is_lower_bound and made.model.overlap.share < 0.1
     (each,) = made.sizes
     given = dataclasses.replace(truth, alpha_s=10e-6, bytes_per_s=0.125e9)
     assert each.step_s.low < given.step_s(512) < each.step_s.high
@@ -322,7 +327,7 @@ def test_the_last_message_has_nothing_to_hide_behind() -> None:
     # 8 ranks send for longer than the backward pass, so its overlap is seen whole; 2 ranks do not.
     truth = Truth(overlap=1.0, bytes_per_s=5e9, alpha_s=1.2e-3, allreduces_per_step=8)
     made = predict(measure(truth), (2, 8))
-    assert not made.overlap_is_lower_bound and near(made.overlap, 1.0)
+    assert not made.model.overlap.is_lower_bound and near(made.model.overlap.share, 1.0)
     few, many = made.sizes
     assert few.parts.communication_s < truth.backward_s < many.parts.communication_s
     message_s = truth.op_s(2, truth.gradient_bytes / 8)
@@ -334,7 +339,7 @@ def test_one_message_hides_nothing() -> None:
     made = predict(measure(truth), (16,), ranks_per_node=16)
     (each,) = made.sizes
     assert each.parts.exposed_s == pytest.approx(each.parts.communication_s)
-    assert each.parts.hidden_s == 0 and not made.overlap_is_lower_bound
+    assert each.parts.hidden_s == 0 and not made.model.overlap.is_lower_bound
     assert near(each.step_s.value, truth.step_s(16), 0.03)
 
 
@@ -372,7 +377,7 @@ def test_without_phases_the_whole_step_may_hide() -> None:
         for each in measure(Truth())
     ]
     made = predict(results, (16,), ranks_per_node=16)
-    assert near(made.overlap, 0.6 * 0.6)
+    assert near(made.model.overlap.share, 0.6 * 0.6)
     assert near(made.sizes[0].step_s.value, Truth().step_s(16), 0.03)
     assert any("share of the whole step" in note for note in made.notes)
 

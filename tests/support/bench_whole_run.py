@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from bench_examples import allreduce_result, failed, loader_result, training_result
 
 from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.predict.engine_prediction import PredictionRequest
 from hvdtools.bench.predict.network import parse_network
-from hvdtools.bench.predict.run_prediction import PredictionRequest, RunPrediction, predict_run
+from hvdtools.bench.predict.run_prediction import RunPrediction, predict_run
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.results.result_file import Result
 

@@ -12,7 +12,6 @@ from hvdtools.bench.analysis.bootstrap import Floats, estimate_from_replicates, 
 from hvdtools.bench.analysis.interval import Estimate
 from hvdtools.bench.analysis.summary import RunSummary
 from hvdtools.bench.analysis.workloads import Size, Workload
-from hvdtools.bench.predict.alpha_beta import AlphaBeta
 from hvdtools.bench.predict.holdout import HoldOut, allreduces_per_step_of, hold_out
 from hvdtools.bench.predict.inputs import Inputs, inputs_of
 from hvdtools.bench.predict.model import StepModel, StepParts, fit_model
@@ -22,6 +21,26 @@ from hvdtools.bench.suite.engines import FAMILIES
 from hvdtools.core.errors import HvdtoolsError
 
 _REPLICATES = 400
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """The options of `hvdtools bench predict`.
+
+    Attributes:
+        ranks: Numbers of ranks to predict.
+        network: As the user gave it; None: as measured.
+        ranks_per_node: None: as measured.
+        engine, model: Which; None for all.
+        allreduces_per_step: For engines that do not record them; None: as they do.
+    """
+
+    ranks: tuple[int, ...]
+    network: Network | None = None
+    ranks_per_node: int | None = None
+    engine: str | None = None
+    model: str | None = None
+    allreduces_per_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +63,9 @@ class EnginePrediction:
     Attributes:
         workload, engine: What is predicted; the engine as it ran.
         network: As the user gave it; None: as measured.
+        model: Fitted to the measured values: the costs of an all-reduce, and the overlap.
         ranks_per_node: Assumed for all sizes.
-        cost_in_node, cost_between_nodes: Of an all-reduce; None where not needed.
-        overlap: The share of the backward pass that hides communication, 0 to 1.
-        overlap_is_lower_bound: True if everything was hidden that can be, or there was too
-            little communication to tell.
-        sizes: As asked for.
+        sizes: As requested.
         hold_outs: The error of the model on measured numbers of ranks that were held out.
         not_held_out: Why not all could be held out; None if all were.
         notes: What is assumed, a sentence each.
@@ -58,11 +74,8 @@ class EnginePrediction:
     workload: Workload
     engine: str
     network: Network | None
+    model: StepModel
     ranks_per_node: int
-    cost_in_node: AlphaBeta | None
-    cost_between_nodes: AlphaBeta | None
-    overlap: float
-    overlap_is_lower_bound: bool
     sizes: tuple[SizePrediction, ...]
     hold_outs: tuple[HoldOut, ...]
     not_held_out: str | None
@@ -70,45 +83,35 @@ class EnginePrediction:
 
 
 def predict_engine(
-    run: RunSummary,
-    workload: Workload,
-    engine: str,
-    ranks: Sequence[int],
-    network: Network | None = None,
-    ranks_per_node: int | None = None,
-    allreduces_per_step: int | None = None,
+    run: RunSummary, workload: Workload, engine: str, request: PredictionRequest
 ) -> EnginePrediction:
-    """Predict `engine` (a name in the suite) at `workload` on each of `ranks`.
+    """Predict `engine` (a name in the suite) at `workload`; those in the request are ignored.
 
     Args:
         run: With trainings of this workload and all-reduces.
-        ranks_per_node: By default those of the fullest measured node.
-        allreduces_per_step: For an engine that does not record them.
 
     Raises:
         HvdtoolsError: Something needed was not measured; the message says what to run.
     """
     inputs = inputs_of(run, workload, engine, _REPLICATES)
-    per_step = allreduces_per_step_of(inputs, engine, allreduces_per_step)
-    per_node = inputs.ranks_per_node if ranks_per_node is None else ranks_per_node
-    sizes, left_out = _sizes(ranks, per_node, inputs)
-    model = fit_model(inputs, 0, network, per_node, per_step)
-    replicates = _replicates(inputs, network, per_node, per_step)
-    hold_outs, not_held_out = hold_out(run, workload, engine, allreduces_per_step)
-    bench_engine = FAMILIES[workload.family].engines[engine]
+    per_step = allreduces_per_step_of(inputs, engine, request.allreduces_per_step)
+    per_node = request.ranks_per_node
+    per_node = inputs.ranks_per_node if per_node is None else per_node
+    sizes, left_out = _sizes(request.ranks, per_node, inputs)
+    model = fit_model(inputs, 0, request.network, per_node, per_step)
+    replicates = _replicates(inputs, request.network, per_node, per_step)
+    hold_outs, not_held_out = hold_out(run, workload, engine, request.allreduces_per_step)
+    notes = notes_of(model, request.network, sizes, FAMILIES[workload.family].engines[engine])
     return EnginePrediction(
         workload=workload,
         engine=inputs.engine,
-        network=network,
+        network=request.network,
+        model=model,
         ranks_per_node=per_node,
-        cost_in_node=model.in_node,
-        cost_between_nodes=model.between_nodes,
-        overlap=model.overlap.share,
-        overlap_is_lower_bound=model.overlap.is_lower_bound,
         sizes=tuple(_size_prediction(model, replicates, size) for size in sizes),
         hold_outs=hold_outs,
         not_held_out=not_held_out,
-        notes=(*left_out, *notes_of(model, network, sizes, bench_engine)),
+        notes=(*left_out, *notes),
     )
 
 

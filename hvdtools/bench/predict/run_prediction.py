@@ -6,32 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hvdtools.bench.analysis.summary import RunSummary, WorkloadSummary
-from hvdtools.bench.predict.engine_prediction import EnginePrediction, predict_engine
+from hvdtools.bench.predict.engine_prediction import (
+    EnginePrediction,
+    PredictionRequest,
+    predict_engine,
+)
 from hvdtools.bench.predict.network import Network
 from hvdtools.bench.suite.engines import FAMILIES
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 
 LARGE_RANKS = (8, 64, 512)
-
-
-@dataclass(frozen=True)
-class PredictionRequest:
-    """The options of `hvdtools bench predict`.
-
-    Attributes:
-        ranks: Numbers of ranks to predict.
-        network: As the user gave it; None: as measured.
-        ranks_per_node: None: as measured.
-        engine, model: Which; None for all.
-        allreduces_per_step: For engines that do not record them; None: as they do.
-    """
-
-    ranks: tuple[int, ...]
-    network: Network | None = None
-    ranks_per_node: int | None = None
-    engine: str | None = None
-    model: str | None = None
-    allreduces_per_step: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +73,7 @@ def predict_run(run: RunSummary, request: PredictionRequest) -> RunPrediction:
             if is_ideal or request.engine not in (None, engine):
                 continue
             try:
-                prediction = predict_engine(
-                    run, workload, engine, request.ranks, request.network,
-                    request.ranks_per_node, request.allreduces_per_step,
-                )  # fmt: skip
-                engines.append(prediction)
+                engines.append(predict_engine(run, workload, engine, request))
             except HvdtoolsError as error:
                 missing.append(f"{_model_name(summary, trained)}, {engine}: {error}")
     return RunPrediction(tuple(engines), tuple(missing))

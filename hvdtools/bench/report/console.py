@@ -118,8 +118,8 @@ def print_prediction(
 def _print_engine_prediction(console: Console, prediction: EnginePrediction, title: str) -> None:
     typer.echo(f"\n{title}, {prediction.workload.scaling} scaling, {prediction.engine}")
     for cost, where in (
-        (prediction.cost_in_node, "in a node"),
-        (prediction.cost_between_nodes, "between nodes"),
+        (prediction.model.in_node, "in a node"),
+        (prediction.model.between_nodes, "between nodes"),
     ):
         if cost is not None:
             typer.echo(
@@ -129,8 +129,9 @@ def _print_engine_prediction(console: Console, prediction: EnginePrediction, tit
             )
     if prediction.network is not None:
         typer.echo(f"network: {prediction.network.text}, as given")
-    least = "at least " if prediction.overlap_is_lower_bound else ""
-    typer.echo(f"overlap: {least}{format_percent(prediction.overlap, 0)} of the backward pass")
+    overlap = prediction.model.overlap
+    least = "at least " if overlap.is_lower_bound else ""
+    typer.echo(f"overlap: {least}{format_percent(overlap.share, 0)} of the backward pass")
     table = _plain_table("ranks", "nodes", "step, ms", "samples/s [95 %]", "efficiency [95 %]")
     for size in prediction.sizes:
         share = size.efficiency

@@ -15,6 +15,7 @@ from hvdtools.bench.formatting import (
 from hvdtools.bench.predict.alpha_beta import AlphaBeta
 from hvdtools.bench.predict.engine_prediction import EnginePrediction, SizePrediction
 from hvdtools.bench.predict.holdout import HoldOut
+from hvdtools.bench.predict.model import Overlap
 from hvdtools.bench.report.figures import Figure, legend
 from hvdtools.bench.report.plots import predicted_efficiency
 from hvdtools.bench.report.sections import Section
@@ -125,14 +126,14 @@ def _costs(predictions: Sequence[EnginePrediction]) -> Table:
         Column("latency a\u00a0step, α", lambda item: number(item[2].alpha_s, format_seconds)),
         Column("bandwidth GB/s, 1/β", lambda item: _bandwidth(item[2])),
         Column("fit’s median error", lambda item: number(item[2].fit_error, format_percent)),
-        Column("overlap with backward", lambda item: _overlap(item[0])),
+        Column("overlap with backward", lambda item: _overlap(item[0].model.overlap)),
     )
     items = [
         (each, where, cost)
         for each in predictions
         for where, cost in (
-            ("within a node", each.cost_in_node),
-            ("between nodes", each.cost_between_nodes),
+            ("within a node", each.model.in_node),
+            ("between nodes", each.model.between_nodes),
         )
         if cost is not None
     ]
@@ -152,6 +153,6 @@ def _bandwidth(cost: AlphaBeta) -> Cell:
     return number(cost.bytes_per_s, lambda value: format_number(value / 1e9))
 
 
-def _overlap(prediction: EnginePrediction) -> Cell:
-    least = "at least " if prediction.overlap_is_lower_bound else ""
-    return Cell(f"{least}{format_percent(prediction.overlap, 0)}", prediction.overlap)
+def _overlap(overlap: Overlap) -> Cell:
+    least = "at least " if overlap.is_lower_bound else ""
+    return Cell(f"{least}{format_percent(overlap.share, 0)}", overlap.share)

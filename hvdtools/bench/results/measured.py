@@ -69,14 +69,10 @@ class Training:
     in_sync: bool | None
 
     @property
-    def samples_per_block(self) -> int:
-        """Samples of all ranks together in a block."""
-        return len(self.rank_step_s) * self.batch_per_rank * self.steps_per_block
-
-    @property
     def block_rates(self) -> list[float]:
         """Samples/s in each block: ranks x batch x steps over the slowest rank's seconds."""
-        return [self.samples_per_block / seconds for seconds in self.block_s]
+        samples = len(self.rank_step_s) * self.batch_per_rank * self.steps_per_block
+        return [samples / seconds for seconds in self.block_s]
 
 
 @dataclass(frozen=True)
