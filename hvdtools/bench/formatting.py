@@ -1,4 +1,4 @@
-"""Numbers and lists as text, for terminal, page and programs alike."""
+"""Numbers and lists as text."""
 
 from __future__ import annotations
 

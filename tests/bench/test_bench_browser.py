@@ -34,7 +34,7 @@ pytestmark = [
 
 WIDTHS = {"desk": 1280, "phone": 390}
 SCHEMES = ("light", "dark")
-# Every piece of text with the color it has and the nearest ground behind it that is not clear.
+# Each text, by its color and the nearest background that is not transparent.
 TEXTS = """
 const clear = "rgba(0, 0, 0, 0)";
 const ground = element => {
@@ -48,11 +48,11 @@ const found = {};
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const element = walker.currentNode.parentElement;
-  const words = walker.currentNode.data.trim();
-  if (!words || element.matches("script, style, option")) continue;
+  const text = walker.currentNode.data.trim();
+  if (!text || element.matches("script, style, option")) continue;
   const style = getComputedStyle(element);
   const color = element.closest("svg") ? style.fill : style.color;
-  found[`${color} on ${ground(element)}`] = words;
+  found[`${color} on ${ground(element)}`] = text;
 }
 return found;
 """
@@ -86,7 +86,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     for word in ("--headless=new", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
         options.add_argument(word)
     if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # which Chromium refuses to make for root
+        options.add_argument("--no-sandbox")  # Chromium has no sandbox as root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(DRIVER)
     driver = webdriver.Chrome(options, service)
@@ -96,7 +96,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def shown(browser: Chrome, page: Path, scheme: str = "light", width: int = 1280) -> None:
-    """Open the page anew, as one who never was there sees it."""
+    """Open the page as on a first visit."""
     emulate(browser, scheme)
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -217,7 +217,7 @@ def test_every_column_sorts_both_ways(browser: Chrome, page: Path, by: str) -> N
                 assert failed == sorted(failed)
                 moved += after != before
             assert len(table.find_elements("css selector", "[aria-sort]")) == 1
-    assert moved > 10 * len(tables)  # both ways; a column of equal values stays as it is
+    assert moved > 10 * len(tables)  # both ways; a column of equal values does not move
 
 
 def test_rows_move_as_a_whole(browser: Chrome, page: Path) -> None:
@@ -242,7 +242,7 @@ def test_the_toggle_works_and_its_choice_stays(browser: Chrome, page: Path, sche
     browser.refresh()
     assert background(browser) == second
     emulate(browser, "dark" if scheme == "light" else "light")
-    assert background(browser) == second  # the choice stands, whatever the system does
+    assert background(browser) == second  # the choice overrides the system
     all_of(browser, ".toggle")[0].click()
     assert background(browser) == first
     shown(browser, page, "dark" if scheme == "light" else "light")

@@ -91,25 +91,25 @@ def test_version_3_has_the_same_values_under_other_names() -> None:
             assert result.training.allreduces_per_step == old["messages"]
             assert list(result.training.block_s) == old["block_s"]
         if result.allreduce is not None:
-            said = [point.unsupported for point in result.allreduce.points]
-            assert said == [point["refused"] for point in old["points"]]
+            reasons = [point.unsupported for point in result.allreduce.points]
+            assert reasons == [point["refused"] for point in old["points"]]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('{"schema_version": 99}', "schema version 99, and this version of hvdtools reads 1 to 4"),
         ('{"schema_version": 2}', "schema version 2 has missing or unknown fields"),
         ("[]", "schema version None"),
     ],
 )
-def test_what_cannot_be_migrated_is_left_unchanged(line: str, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_migrated_is_left_unchanged(line: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.write_bytes(SAMPLES[3].read_bytes() + line.encode() + b"\n")
     before = file.read_bytes()
-    with pytest.raises(HvdtoolsError, match=said):
+    with pytest.raises(HvdtoolsError, match=message):
         migrate_file(file)
-    with pytest.raises(HvdtoolsError, match=said):
+    with pytest.raises(HvdtoolsError, match=message):
         read(file)
     assert file.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
 
@@ -136,17 +136,17 @@ def test_old_names_in_a_suite_work_with_a_warning(
     file = tmp_path / "demo.toml"
     file.write_text(text)
     assert load(str(file)).digest == new.digest
-    said = capsys.readouterr().err
-    assert "the key in " in said and " rounds is now called repeats; " in said
-    assert "side_by_side is now called interleaved" in said
-    assert "the engine none is now called no_comm" in said
+    warnings = capsys.readouterr().err
+    assert "the key in " in warnings and " rounds is now called repeats; " in warnings
+    assert "side_by_side is now called interleaved" in warnings
+    assert "the engine none is now called no_comm" in warnings
 
 
 def test_old_options_work_with_a_warning() -> None:
     runner = CliRunner()
-    words = ["bench", "run", "demo", "--dry-run"]
-    new = runner.invoke(app, [*words, "--repeats", "2"])
-    old = runner.invoke(app, [*words, "--rounds", "2"])
+    arguments = ["bench", "run", "demo", "--dry-run"]
+    new = runner.invoke(app, [*arguments, "--repeats", "2"])
+    old = runner.invoke(app, [*arguments, "--rounds", "2"])
     assert old.exit_code == new.exit_code == 0 and old.stdout == new.stdout
     assert "the option --rounds is now called --repeats" in old.stderr and not new.stderr
     assert "--rounds" not in runner.invoke(app, ["bench", "run", "--help"]).stdout

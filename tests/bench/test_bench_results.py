@@ -58,11 +58,11 @@ def test_the_schema_lists_the_fields_of_the_classes() -> None:
         assert set(listed["properties"]) == set(listed["required"]) == fields
         assert listed["additionalProperties"] is False
     assert SCHEMA["properties"]["family"]["enum"] == list(FAMILIES)
-    told = {e.program_engine for f in FAMILIES.values() for e in f.engines.values()}
+    engines = {e.program_engine for f in FAMILIES.values() for e in f.engines.values()}
     in_schema = {"loader"}
     for kind in ("training", "allreduce"):
         in_schema |= set(SCHEMA["$defs"][kind]["properties"]["engine"]["enum"])
-    assert in_schema == told
+    assert in_schema == engines
 
 
 BAD: dict[str, dict[str, Any]] = {
@@ -131,7 +131,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     file.write_text("{\n")
     with pytest.raises(HvdtoolsError, match="no complete result"):
         read(file)
-    for right, wrong, said in (
+    for right, wrong, message in (
         ('"schema_version": 4', '"schema_version": 99', "schema version 99"),
         ('"lr"', '"rl"', r"\(lr, rl\)"),
         ('"suite"', '"siute"', r"\(siute, suite\)"),
@@ -140,7 +140,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     ):
         assert right in WHOLE.to_json()
         file.write_text(WHOLE.to_json().replace(right, wrong))
-        with pytest.raises(HvdtoolsError, match=said):
+        with pytest.raises(HvdtoolsError, match=message):
             read(file)
 
 
@@ -178,8 +178,8 @@ def test_only_chosen_variables_are_recorded() -> None:
 def test_errors_do_not_name_the_user_or_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/jo")
     monkeypatch.setattr("platform.node", lambda: "box-7")
-    said = facts.without_names("box-7: /home/jo/train.py failed, /home/joanna did not, box-77")
-    assert said == "<host>: ~/train.py failed, /home/joanna did not, box-77"
+    cleaned = facts.without_names("box-7: /home/jo/train.py failed, /home/joanna did not, box-77")
+    assert cleaned == "<host>: ~/train.py failed, /home/joanna did not, box-77"
 
 
 def test_hardware_names_this_cpu() -> None:

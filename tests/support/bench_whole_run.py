@@ -36,11 +36,11 @@ def trainings(
     made = []
     for turn in range(1, repeats + 1):
         for ranks, nodes in sizes:
-            for place, engine in enumerate(engines):
+            for number, engine in enumerate(engines):
                 alone_s = 0.05 / (ranks if scaling == "strong" else 1)
-                sent_s = 0.002 * (place + 1) * math.log2(ranks) * nodes
+                sent_s = 0.002 * (number + 1) * math.log2(ranks) * nodes
                 step_s = alone_s + (0 if engine == "no_comm" else sent_s)
-                block_s = [10 * step_s * (1 + 0.01 * math.sin(7 * n + place)) for n in range(8)]
+                block_s = [10 * step_s * (1 + 0.01 * math.sin(7 * n + number)) for n in range(8)]
                 made.append(
                     training_result(
                         engine,
@@ -59,7 +59,7 @@ def trainings(
                             "backward": [step_s - 0.36 * alone_s] * ranks,
                             "optimizer": [0.05 * alone_s] * ranks,
                         },
-                        peak_memory_bytes=(int(3e9) + place * 10**8,) * ranks,
+                        peak_memory_bytes=(int(3e9) + number * 10**8,) * ranks,
                         accuracy=accuracy,
                         batch_per_rank=64 // ranks if scaling == "strong" else 10,
                         gradient_bytes=100_000_000,
@@ -71,14 +71,14 @@ def trainings(
 def allreduces(ranks: int) -> list[Result]:
     """Three engines; one does not support float16, one has wrong sums on four ranks."""
     made = []
-    for place, engine in enumerate(("horovod-mpi", "torch", "mpi4py")):
+    for number, engine in enumerate(("horovod-mpi", "torch", "mpi4py")):
         points = []
         for dtype, tensors in (("float32", 1), ("float32", 16), ("float16", 1)):
             if (engine, dtype) == ("mpi4py", "float16"):
                 points.append(Point(1024, dtype, tensors, 10, (), 0, "it has no such type"))
                 continue
             for power in range(10, 27, 4):
-                sent_s = (1 + place) * (2e-5 * ranks + 2**power * (ranks - 1) / ranks / 1e9)
+                sent_s = (1 + number) * (2e-5 * ranks + 2**power * (ranks - 1) / ranks / 1e9)
                 wrong = WRONG if (engine, power, ranks) == ("torch", 18, 4) else 0
                 op_s = tuple(sent_s * (1 + 0.01 * n) for n in range(7))
                 points.append(Point(2**power, dtype, tensors, 10, op_s, wrong))

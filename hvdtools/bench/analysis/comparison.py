@@ -31,7 +31,7 @@ Verdict = (
     Significance | Literal["failed", "failed in both", "only in baseline", "only in candidate"]
 )
 
-# One job against one says nothing about how jobs differ. METHOD.md has a case on a shared machine
+# One job against one does not show how equal jobs differ. METHOD.md has a case on a shared machine
 # that differed by a factor of 1.8 between runs minutes apart: only more than that is significant.
 _SINGLE_JOB_FACTOR = 2.0
 
@@ -109,7 +109,7 @@ class Comparison:
 
     @property
     def expected_by_chance(self) -> float:
-        """How many verdicts of slower or faster noise alone gives at most, among so many cases."""
+        """How many verdicts of slower or faster noise alone gives at most."""
         return (1 - LEVEL) * sum(change.ratio is not None for change in self.changes)
 
 

@@ -70,7 +70,7 @@ def loader_row(case: Case) -> LoaderRow:
 def input_bound(rows: Sequence[TrainingRow], loaders: Sequence[LoaderRow]) -> list[InputBound]:
     """The trainings that their loader holds back.
 
-    A rank waits for input in more than 10 % of its step, or the loader alone, on as many
+    A rank waits for input in more than 10 % of its step, or the loader alone, on the same
     ranks and nodes and with the same data, delivers less than 1.1 times the training's rate.
     """
     found = []

@@ -17,7 +17,7 @@ class StepTime:
 
     Attributes:
         input_s, forward_s, backward_s, optimizer_s: Under the engine without communication,
-            on as many ranks; under the engine itself where that was not run.
+            on the same ranks; under the engine itself where that was not run.
         communication_s: How much longer the step takes under the engine: the exposed
             communication. May be negative within the noise. None where nothing was run
             without communication: `backward_s` then includes it.
@@ -44,7 +44,7 @@ class StepTime:
     def by_phase(self) -> dict[str, float]:
         """Seconds of each phase in the order of a step; they add up to `step_s`, none is negative.
 
-        Where a step takes less than without communication, its other phases are shortened alike.
+        Where a step takes less than without communication, its other phases are scaled down.
         """
         communication_s = self.communication_s or 0.0
         compute_s = self.step_s - communication_s

@@ -1,4 +1,4 @@
-"""The numbers of a training engine on each number of ranks. METHOD.md says why these."""
+"""The numbers of a training engine on each number of ranks; METHOD.md gives the reasons."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class TrainingRow:
         samples_per_s: Of all ranks together.
         efficiency: Samples/s over `ranks` times this engine's own on one rank of the same
             repeat. 1 is ideal, in weak and in strong scaling.
-        node_efficiency: Samples/s over `nodes` times this engine's own on one node with as
-            many ranks; None on one node.
+        node_efficiency: Samples/s over `nodes` times this engine's own on one node with the
+            same ranks per node; None on one node.
         vs_baseline: Samples/s over those of the family's baseline engine, in the same repeat
-            and on as many ranks and nodes; None for the baseline itself.
+            and on the same ranks and nodes; None for the baseline itself.
         step_time: None where the program does not measure phases.
         input_share: The wait for input over the step, on the rank where it is largest.
         skew: None on one rank, or without phases.

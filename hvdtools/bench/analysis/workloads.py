@@ -10,7 +10,7 @@ from hvdtools.bench.results.measured import Allreduce, Training
 from hvdtools.bench.results.result_file import Result
 from hvdtools.bench.suite.engines import as_it_ran
 
-# Options that say how long to measure, or which messages (each point says that itself).
+# Options for how long to measure, or for which messages (each point has its own).
 _MEASUREMENT_OPTIONS = {
     *("steps", "epochs", "warmup_epochs", "interval", "limit_s"),
     *("min_blocks", "max_blocks", "warmup_blocks"),
@@ -116,13 +116,13 @@ def group_by_case(workload: Workload, results: Sequence[Result]) -> dict[CaseKey
 
 
 def repeats_of(cases: Mapping[CaseKey, Case], engine: str | None, size: Size) -> Repeats:
-    """What worked under an engine on so many ranks and nodes; empty without such a case."""
+    """What worked under an engine on a size of job; empty without such a case."""
     case = cases.get((engine, *size)) if engine is not None else None
     return {} if case is None else case.repeats
 
 
 def without_measurement_options(options: Mapping[str, object]) -> dict[str, str]:
-    """The options as text, without those that say how long to measure."""
+    """The options as text, without those for how long to measure."""
     texts = {name.replace("-", "_"): str(value) for name, value in options.items()}
     return {name: text for name, text in texts.items() if name not in _MEASUREMENT_OPTIONS}
 

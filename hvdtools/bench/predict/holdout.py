@@ -31,7 +31,7 @@ def hold_out(
 ) -> tuple[tuple[HoldOut, ...], str | None]:
     """Predict each measured number of ranks from the results on all others.
 
-    Everything measured on as many ranks is held out: trainings with and without communication
+    All results on that number of ranks are held out: trainings with and without communication
     and all-reduces. If there is only one such number, only the training can be held out, and
     that only if a step has a single all-reduce: the overlap of several has to be fitted.
 

@@ -121,7 +121,7 @@ def inputs_of(
 
     Args:
         replicates: How many bootstrap replicates of every value.
-        held_out_ranks: Ignore everything measured on as many ranks.
+        held_out_ranks: Ignore everything measured on that number of ranks.
 
     Raises:
         HvdtoolsError: Something was not measured; the message says what to run.
@@ -267,7 +267,7 @@ def _with_replicates(repeats: list[LogBlocks], count: int) -> Floats:
     """From logarithms: the measured value, then `count` replicates of it.
 
     The random numbers are the same for every value, so a repeat that is resampled for one is
-    resampled for all that were measured in as many repeats: repeats vary together.
+    resampled for all values with the same number of repeats: repeats vary together.
     """
     result = resample(repeats, generator(), max(count, 1))
     return np.concatenate([[math.exp(result.value)], calibrated_replicates(result)[:count]])

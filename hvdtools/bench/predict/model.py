@@ -54,7 +54,7 @@ class Overlap:
         share: Of the backward pass that hides communication, 0 to 1.
         is_lower_bound: Whether it may be more: everything was hidden that can be, or there
             was too little communication to tell.
-        overhead_s: What the engine adds to a step beside communication: on one rank (its
+        overhead_s: What the engine adds to a step besides communication: on one rank (its
             hooks and copies), and what its all-reduces do not explain on more.
         unexplained_s: The largest of the latter on any number of ranks.
     """
@@ -84,7 +84,7 @@ class StepModel:
     overlap: Overlap
 
     def step(self, size: Size) -> StepParts:
-        """The step on so many ranks and nodes.
+        """The step on a number of ranks and nodes.
 
         Raises:
             HvdtoolsError: The cost of an all-reduce is not known there.
@@ -145,7 +145,7 @@ def _over_network(
 def compute_s(inputs: Inputs, replicate: int, size: Size) -> float:
     """Seconds of a step without communication on any size, from the measured sizes.
 
-    Weak scaling: as measured with as many ranks on a node, which share its memory and clocks;
+    Weak scaling: as measured with the same ranks per node, which share its memory and clocks;
     linear between measured numbers. Strong scaling: as measured with the same batch a rank,
     linear between measured batches; below the smallest, along the line through the smallest
     two, whose value at no samples is the fixed cost. One batch alone can only be proportional.

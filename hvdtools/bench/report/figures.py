@@ -1,4 +1,4 @@
-"""The figures of the page: each a plot with its heading and a caption that says how to read it."""
+"""The figures of the page: each a plot with its heading and a caption on how to read it."""
 
 from __future__ import annotations
 

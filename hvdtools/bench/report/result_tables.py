@@ -1,4 +1,4 @@
-"""The tables of trainings, all-reduces and loaders, for the page and the terminal alike."""
+"""The tables of trainings, all-reduces and loaders, for the page and the terminal."""
 
 from __future__ import annotations
 

@@ -125,12 +125,12 @@ def titles(workloads: Sequence[Workload]) -> dict[Workload, str]:
     made = {}
     for workload in workloads:
         title = _title(workload)
-        alike = [
+        same_title = [
             dict(other.options)
             for other in workloads
             if (_title(other), other.scaling) == (title, workload.scaling)
         ]
-        differing = _differing_options(dict(workload.options), alike)
+        differing = _differing_options(dict(workload.options), same_title)
         made[workload] = f"{title} ({', '.join(differing)})" if differing else title
     return made
 
@@ -143,10 +143,10 @@ def _title(workload: Workload) -> str:
     return f"{family.name}{program}{f': {details}' if details else ''}"
 
 
-def _differing_options(mine: dict[str, str], alike: Sequence[dict[str, str]]) -> list[str]:
-    names = sorted({name for options in alike for name in options})
+def _differing_options(mine: dict[str, str], same_title: Sequence[dict[str, str]]) -> list[str]:
+    names = sorted({name for options in same_title for name in options})
     return [
         f"{name} {mine.get(name, 'not set')}"
         for name in names
-        if len({options.get(name) for options in alike}) > 1
+        if len({options.get(name) for options in same_title}) > 1
     ]

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 from hvdtools.bench.analysis.interval import Estimate
 from hvdtools.bench.formatting import format_half_width, format_number, format_percent
 
-_LARGEST_END = 10  # times the value: how much longer an interval is helps nobody
+_LARGEST_END = 10  # times the value: a longer interval is cut
 
 T = TypeVar("T")
 

@@ -15,7 +15,7 @@ from hvdtools.core.errors import HvdtoolsError
 SCHEMA_VERSION = 4
 _RENAMED = {"side_by_side": "interleaved", "round": "repeat"}
 _RENAMED_IN_MEASURED = {"moved_by": "transport", "messages": "allreduces_per_step"}
-# Engines before version 3, whose Keras engines had the prefix "keras-".
+# Engines before version 3; those of Keras had the prefix "keras-".
 _RENAMED_BEFORE_3 = {"ddp-gloo": "ddp"}
 
 Fields = dict[str, Any]

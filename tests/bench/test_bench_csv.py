@@ -74,9 +74,9 @@ def test_a_file_for_each_measured_kind(tmp_path: Path) -> None:
 
 
 def test_text_with_commas_quotes_and_newlines_survives() -> None:
-    said = f'{HOSTILE}, "quoted"\nand a second line'
-    (line,) = table(analyze([failed(training_result("ddp", 2), said)]), "training")
-    assert line["failures"] == said and line["samples_per_s"] == ""
+    error = f'{HOSTILE}, "quoted"\nand a second line'
+    (line,) = table(analyze([failed(training_result("ddp", 2), error)]), "training")
+    assert line["failures"] == error and line["samples_per_s"] == ""
 
 
 @pytest.mark.parametrize("blocks", [1, 6])

@@ -32,8 +32,8 @@ def run(
     """One case of a run: each job has its own noise, and its blocks vary around it."""
     results = []
     for repeat in range(1, repeats + 1):
-        luck = job_noise * random.standard_normal()
-        noise = luck + block_noise * random.standard_normal(BLOCKS)
+        job = job_noise * random.standard_normal()
+        noise = job + block_noise * random.standard_normal(BLOCKS)
         results.append(training_result("ddp", 2, repeat, seconds * np.exp(noise)))
     return results
 
@@ -151,24 +151,24 @@ def test_one_repeat_in_each_run_is_rarely_significant() -> None:
 
 
 def test_failures_and_cases_of_one_run() -> None:
-    good, bad = steady(1.0), [failed(each, "out of luck") for each in steady(1.0)]
+    good, bad = steady(1.0), [failed(each, "no memory") for each in steady(1.0)]
     broke = only(good, bad)
-    assert (broke.verdict, broke.note) == ("failed", "out of luck") and broke.is_regression
+    assert (broke.verdict, broke.note) == ("failed", "no memory") and broke.is_regression
     assert broke.baseline is not None and broke.candidate is None
     assert broke.candidate_repeats == 0
     assert only(bad, bad).verdict == "failed in both"
     assert not only(bad, bad).is_regression
     fixed = only(bad, good)
     assert fixed.verdict == "only in candidate"
-    assert fixed.note == "it failed in the baseline: out of luck"
+    assert fixed.note == "it failed in the baseline: no memory"
     assert only(good, []).verdict == "only in baseline"
     assert only([], good).verdict == "only in candidate"
     assert only([], bad).verdict == "failed"
     gone = only(bad, [])
     assert gone.verdict == "only in baseline"
-    assert gone.note == "it failed in the baseline: out of luck"
+    assert gone.note == "it failed in the baseline: no memory"
     partly = only(good, [*good[:2], bad[2]])
-    assert partly.verdict == "same" and partly.note == "1 job failed in the candidate: out of luck"
+    assert partly.verdict == "same" and partly.note == "1 job failed in the candidate: no memory"
 
 
 def test_a_failed_job_is_paired_where_the_suite_left_the_model_to_the_program() -> None:
@@ -253,7 +253,7 @@ def test_wrong_sums_and_unsupported_messages_are_failures() -> None:
     assert (whole.verdict, whole.message, whole.note) == ("failed", None, "no port")
 
 
-def test_a_job_that_fails_now_is_a_failure_beside_another_program_of_the_same_workload() -> None:
+def test_a_failed_job_is_a_failure_next_to_another_program_of_the_same_workload() -> None:
     half = [
         allreduce_result("torch", 2, repeat, dtype="float16", options={"dtype": "float16"})
         for repeat in (1, 2, 3)

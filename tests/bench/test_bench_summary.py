@@ -96,9 +96,9 @@ def test_interleaved_blocks_are_paired() -> None:
         training_result("ddp", 2, block_s=drift, interleaved=both),
     ]
     apart = [dataclasses.replace(each, interleaved=(each.engine,)) for each in together]
-    beside = rows_of(together)["hvdtools-mpi", 2, 1].vs_baseline
+    paired = rows_of(together)["hvdtools-mpi", 2, 1].vs_baseline
     alone = rows_of(apart)["hvdtools-mpi", 2, 1].vs_baseline
-    assert beside == exactly(1.25)
+    assert paired == exactly(1.25)
     assert alone is not None
     assert alone.value == pytest.approx(1.25) and alone.half_width > 0.2
 
@@ -154,7 +154,7 @@ def test_swapped_labels_swap_the_rows() -> None:
 def test_a_repeat_without_its_pair_gives_no_ratio() -> None:
     results = [
         training_result("ddp", 1, 1),
-        failed(training_result("ddp", 2, 1), "out of luck"),
+        failed(training_result("ddp", 2, 1), "no memory"),
         training_result("ddp", 1, 2),
         training_result("ddp", 2, 2, (1.25,) * 6),
         failed(training_result("horovod-mpi", 2, 2), "no mpirun"),
@@ -162,7 +162,7 @@ def test_a_repeat_without_its_pair_gives_no_ratio() -> None:
     rows = rows_of(results)
     pair = rows["ddp-gloo", 2, 1]
     assert pair.efficiency == exactly(0.8) and pair.repeats == 1
-    assert pair.failures == ("out of luck",)
+    assert pair.failures == ("no memory",)
     horovod = rows["horovod-mpi", 2, 1]
     assert horovod.samples_per_s is None and horovod.failures == ("no mpirun",)
     assert (horovod.efficiency, horovod.step_time, horovod.in_sync) == (None, None, None)
@@ -191,8 +191,8 @@ def test_intervals_have_their_coverage() -> None:
     for repeats, at_least in ((3, 0.95), (5, 0.95), (12, 0.93)):
         held = 0
         for _ in range(200):
-            luck = 0.02 * random.standard_normal(repeats)
-            jobs = [(each + 0.02 * random.standard_normal(8),) for each in luck]
+            offsets = 0.02 * random.standard_normal(repeats)
+            jobs = [(each + 0.02 * random.standard_normal(8),) for each in offsets]
             found = estimate(jobs)
             held += found.low <= 1 <= found.high
         assert held / 200 >= at_least
@@ -404,7 +404,7 @@ def test_curves_of_types_unsupported_messages_and_failures() -> None:
     ]
     results = [
         allreduce_result("horovod-gloo", 2, 1, points=points),
-        failed(allreduce_result("horovod-gloo", 2, 2), "out of luck"),
+        failed(allreduce_result("horovod-gloo", 2, 2), "no memory"),
         failed(allreduce_result("torch", 2), "no port"),
         allreduce_result("torch", 4, transport="nccl", device="cuda"),
     ]
@@ -422,7 +422,7 @@ def test_curves_of_types_unsupported_messages_and_failures() -> None:
     assert made["horovod-gloo", 2, "float32", 8].points[0].wrong_elements == 3
     unsupported = made["horovod-gloo", 2, "bfloat16", 1]
     assert unsupported.points == () and unsupported.unsupported == "Horovod takes no bfloat16"
-    assert unsupported.failures == ("out of luck",)
+    assert unsupported.failures == ("no memory",)
     assert made["torch", 2, "", 0].failures == ("no port",)
 
 
