@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -106,16 +107,11 @@ def analyze(results: Sequence[Result], names_from: Sequence[Result] = ()) -> Run
 
 def _summarize(workload: Workload, results: Sequence[Result]) -> WorkloadSummary:
     cases = group_by_case(workload, results)
-    kind, each_case = FAMILIES[workload.family].kind, cases.values()
-    return WorkloadSummary(
-        workload=workload,
-        results=tuple(results),
-        cases=cases,
-        training_rows=tuple(training_row(case, cases) for case in each_case)
-        if kind == "training"
-        else (),
-        allreduce_curves=tuple(curve for case in each_case for curve in allreduce_curves(case))
-        if kind == "allreduce"
-        else (),
-        loader_rows=tuple(map(loader_row, each_case)) if kind == "input" else (),
-    )
+    summary = WorkloadSummary(workload, tuple(results), cases)
+    if summary.kind == "training":
+        rows = (training_row(case, cases) for case in cases.values())
+        return dataclasses.replace(summary, training_rows=tuple(rows))
+    if summary.kind == "allreduce":
+        curves = (curve for case in cases.values() for curve in allreduce_curves(case))
+        return dataclasses.replace(summary, allreduce_curves=tuple(curves))
+    return dataclasses.replace(summary, loader_rows=tuple(map(loader_row, cases.values())))

@@ -13,8 +13,8 @@ import jinja2
 from hvdtools.bench.analysis.summary import RunSummary
 from hvdtools.bench.formatting import format_list
 from hvdtools.bench.predict.run_prediction import RunPrediction
-from hvdtools.bench.report.figures import Panel, allreduce_panels, legend, training_panel
 from hvdtools.bench.report.palette import css_variables
+from hvdtools.bench.report.panels import Panel, allreduce_panels, legend, training_panel
 from hvdtools.bench.report.plots import engines_of
 from hvdtools.bench.report.prediction_section import PredictionSection, prediction_section
 from hvdtools.bench.report.result_tables import point_table

@@ -16,7 +16,7 @@ from hvdtools.bench.predict.alpha_beta import AlphaBeta
 from hvdtools.bench.predict.engine_prediction import EnginePrediction, SizePrediction
 from hvdtools.bench.predict.holdout import HoldOut
 from hvdtools.bench.predict.model import Overlap
-from hvdtools.bench.report.figures import Figure, legend
+from hvdtools.bench.report.panels import Figure, legend
 from hvdtools.bench.report.plots import predicted_efficiency
 from hvdtools.bench.report.sections import Section
 from hvdtools.bench.report.table import (

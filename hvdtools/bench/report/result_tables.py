@@ -34,38 +34,27 @@ def training_table(rows: Sequence[TrainingRow]) -> Table:
     """The rows of one workload."""
     baseline = FAMILIES[rows[0].workload.family].baseline_name
     columns: tuple[Column[TrainingRow], ...] = (
-        Column("engine", lambda row: text(row.engine), is_text=True, short="engine"),
-        Column("ranks", lambda row: number(row.ranks), short="ranks"),
-        Column("nodes", lambda row: number(row.nodes), short="nodes"),
-        Column("samples/s [95\u00a0%]", _samples_per_s, short="sam- ples/s"),
+        Column("engine", lambda row: text(row.engine), "engine", is_text=True),
+        Column("ranks", lambda row: number(row.ranks), "ranks"),
+        Column("nodes", lambda row: number(row.nodes), "nodes"),
+        Column("samples/s [95\u00a0%]", _samples_per_s, "sam- ples/s"),
         Column(
             "efficiency [95\u00a0%]",
             lambda row: share(row.efficiency) if row.ranks > 1 else EMPTY,
-            short="effi- ciency",
+            "effi- ciency",
         ),
-        Column(
-            "node efficiency [95\u00a0%]", lambda row: share(row.node_efficiency), short="node eff."
-        ),
+        Column("node efficiency [95\u00a0%]", lambda row: share(row.node_efficiency), "node eff."),
         Column(
             f"against {baseline} [95\u00a0%]",
             lambda row: with_interval(row.vs_baseline, "{:.3f}".format),
-            short=f"against {baseline}",
+            f"against {baseline}",
         ),
-        Column(
-            "input wait", lambda row: number(row.input_share, format_percent), short="input wait"
-        ),
-        Column("communi\u00adcation", _exposed_communication, short="comm."),
+        Column("input wait", lambda row: number(row.input_share, format_percent), "input wait"),
+        Column("communi\u00adcation", _exposed_communication, "comm."),
         Column("skew (slowest rank)", lambda row: _skew(row.skew)),
         Column("peak memory a\u00a0rank", lambda row: number(row.peak_memory_bytes, format_bytes)),
-        Column(
-            "test accuracy", lambda row: number(row.accuracy, format_percent), short="accu- racy"
-        ),
-        Column(
-            "replicas in\u00a0sync",
-            lambda row: _in_sync(row.in_sync),
-            is_text=True,
-            short="in sync",
-        ),
+        Column("test accuracy", lambda row: number(row.accuracy, format_percent), "accu- racy"),
+        Column("replicas in\u00a0sync", lambda row: _in_sync(row.in_sync), "in sync", is_text=True),
     )
     table = make_table(columns, rows, has_failed=lambda row: row.samples_per_s is None)
     return table.without_empty_columns(keep=5)
@@ -99,18 +88,14 @@ def loader_table(rows: Sequence[LoaderRow]) -> Table:
         Column(
             "data",
             lambda row: text(row.workload.data or row.workload.program),
+            "data",
             is_text=True,
-            short="data",
         ),
-        Column("ranks", lambda row: number(row.ranks), short="ranks"),
-        Column("nodes", lambda row: number(row.nodes), short="nodes"),
-        Column("samples/s [95\u00a0%]", _samples_per_s, short="sam- ples/s"),
-        Column(
-            "batch a\u00a0rank",
-            lambda row: number(row.batch_per_rank),
-            short="batch a\u00a0rank",
-        ),
-        Column("workers a\u00a0rank", lambda row: number(row.workers), short="workers a\u00a0rank"),
+        Column("ranks", lambda row: number(row.ranks), "ranks"),
+        Column("nodes", lambda row: number(row.nodes), "nodes"),
+        Column("samples/s [95\u00a0%]", _samples_per_s, "sam- ples/s"),
+        Column("batch a\u00a0rank", lambda row: number(row.batch_per_rank), "batch a\u00a0rank"),
+        Column("workers a\u00a0rank", lambda row: number(row.workers), "workers a\u00a0rank"),
         Column("options", _further_options, is_text=True),
     )
     table = make_table(columns, rows, has_failed=lambda row: row.samples_per_s is None)
@@ -127,19 +112,19 @@ def allreduce_table(curves: Sequence[AllreduceCurve]) -> Table:
     """A row for each curve: its latency and its best bandwidth."""
     columns: tuple[Column[AllreduceCurve], ...] = (
         *_curve_columns(lambda curve: curve),
-        Column("best bus GB/s [95\u00a0%]", _best_bandwidth, short="best bus GB/s"),
-        Column("for messages of", _if_measured(lambda curve: _size(_best(curve))), short="at"),
+        Column("best bus GB/s [95\u00a0%]", _best_bandwidth, "best bus GB/s"),
+        Column("for messages of", _if_measured(lambda curve: _size(_best(curve))), "at"),
         Column("half of it at", _if_measured(lambda curve: _size(_half_bandwidth(curve)))),
         Column(
             "latency [95\u00a0%]",
             _if_measured(lambda curve: with_interval(curve.points[0].op_s, format_seconds)),
-            short="latency",
+            "latency",
         ),
-        Column("of a message of", _if_measured(lambda curve: _size(curve.points[0])), short="of"),
+        Column("of a message of", _if_measured(lambda curve: _size(curve.points[0])), "of"),
         Column(
             "wrong elements",
             _if_measured(lambda curve: _wrong(sum(each.wrong_elements for each in curve.points))),
-            short="wrong",
+            "wrong",
         ),
     )
     return make_table(columns, curves, has_failed=lambda curve: not curve.points)
@@ -162,11 +147,11 @@ def point_table(curves: Sequence[AllreduceCurve]) -> Table:
 
 def _curve_columns(curve_of: Callable[[T], AllreduceCurve]) -> tuple[Column[T], ...]:
     return (
-        Column("engine", lambda item: text(curve_of(item).engine), is_text=True, short="engine"),
-        Column("ranks", lambda item: number(curve_of(item).ranks), short="ranks"),
-        Column("nodes", lambda item: number(curve_of(item).nodes), short="nodes"),
-        Column("type", lambda item: text(curve_of(item).dtype), is_text=True, short="type"),
-        Column("tensors", lambda item: number(curve_of(item).tensors or None), short="ten- sors"),
+        Column("engine", lambda item: text(curve_of(item).engine), "engine", is_text=True),
+        Column("ranks", lambda item: number(curve_of(item).ranks), "ranks"),
+        Column("nodes", lambda item: number(curve_of(item).nodes), "nodes"),
+        Column("type", lambda item: text(curve_of(item).dtype), "type", is_text=True),
+        Column("tensors", lambda item: number(curve_of(item).tensors or None), "ten- sors"),
     )
 
 

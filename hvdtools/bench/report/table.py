@@ -43,14 +43,14 @@ class Column(Generic[T]):
     Attributes:
         heading: On the page.
         cell: Makes the cell of a row.
-        is_text: False where the values are numbers.
         short: The heading on a terminal; None if the terminal omits the column.
+        is_text: False where the values are numbers.
     """
 
     heading: str
     cell: Callable[[T], Cell]
-    is_text: bool = False
     short: str | None = None
+    is_text: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The figures of the page: each a plot with its heading and a caption on how to read it."""
+"""The panels of the page: plots with a heading and a caption that explains how to read them."""
 
 from __future__ import annotations
 
