@@ -152,15 +152,9 @@ def _message_lines(
     axes: Axes, curves: Sequence[AllreduceCurve], value: Callable[[AllreducePoint], Estimate]
 ) -> None:
     for curve in curves:
-        estimates = [value(point) for point in curve.points]
-        axes.errorbar(
-            [point.message_bytes for point in curve.points],
-            [estimate.value for estimate in estimates],
-            yerr=_error_bars(estimates),
-            capsize=2,
-            elinewidth=1.1,
-            **line_style(mark_of(curve.engine)) | {"markersize": 4.5, "lw": 1.5},
-        )
+        points = [(point.message_bytes, value(point)) for point in curve.points]
+        smaller = {"capsize": 2, "elinewidth": 1.1, "markersize": 4.5, "lw": 1.5}
+        _draw_estimates(axes, curve.engine, points, **smaller)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     values = [value(point).value for curve in curves for point in curve.points]
@@ -182,8 +176,10 @@ def predicted_efficiency(
     def draw(axes: Axes) -> None:
         for prediction in predictions:
             mine = [row for row in rows if row.engine == prediction.engine]
+            measured = [(row.ranks, row.efficiency) for row in mine if row.efficiency is not None]
             _predicted(axes, prediction)
-            _measured(axes, mine)
+            if measured:
+                _draw_estimates(axes, prediction.engine, measured, lw=0)
             _held_out(axes, prediction, mine)
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(_rank_ticks(rows, predictions)))
@@ -191,8 +187,7 @@ def predicted_efficiency(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda ranks, _: f"{ranks:,.0f}"))
         axes.set_xlabel("ranks")
         predicted = [size.efficiency for each in predictions for size in each.sizes]
-        measured = [row.efficiency for row in rows]
-        _efficiency_axis(axes, [*predicted, *measured], "1 measured rank")
+        _efficiency_axis(axes, [*predicted, *(row.efficiency for row in rows)], "1 measured rank")
 
     label = "Efficiency against ranks, measured and predicted, for each engine"
     return plot_svg(name, label, draw)
@@ -217,19 +212,6 @@ def _predicted(axes: Axes, prediction: EnginePrediction) -> None:
         alpha=0.14,
         lw=0,
     )
-
-
-def _measured(axes: Axes, rows: Sequence[TrainingRow]) -> None:
-    points = [(row.ranks, row.efficiency) for row in rows if row.efficiency is not None]
-    if points:
-        axes.errorbar(
-            [ranks for ranks, _ in points],
-            [estimate.value for _, estimate in points],
-            yerr=_error_bars([estimate for _, estimate in points]),
-            capsize=3,
-            elinewidth=1.3,
-            **line_style(mark_of(rows[0].engine)) | {"lw": 0},
-        )
 
 
 def _held_out(axes: Axes, prediction: EnginePrediction, rows: Sequence[TrainingRow]) -> None:
@@ -267,16 +249,9 @@ def _engine_lines(
     sizes, engines = _sizes(rows), engines_of(rows)
     for number, engine in enumerate(engines):
         found = [((row.nodes, row.ranks), value(row)) for row in rows if row.engine == engine]
-        points = [(sizes.index(size), each) for size, each in found if each is not None]
         shift = _DODGE * (number - (len(engines) - 1) / 2)
-        axes.errorbar(
-            [position + shift for position, _ in points],
-            [estimate.value for _, estimate in points],
-            yerr=_error_bars([estimate for _, estimate in points]),
-            capsize=3,
-            elinewidth=1.3,
-            **line_style(mark_of(engine)),
-        )
+        points = [(sizes.index(size) + shift, each) for size, each in found if each is not None]
+        _draw_estimates(axes, engine, points)
 
 
 def _efficiency_axis(axes: Axes, estimates: Sequence[Estimate | None], against: str) -> None:
@@ -294,10 +269,18 @@ def _axis_from_zero(axes: Axes, estimates: Sequence[Estimate | None], ideal: flo
     axes.set_ylim(0, 1.06 * max(most, min(max(wanted), _HIGHEST_END * most)))
 
 
-def _error_bars(estimates: Sequence[Estimate]) -> list[list[float]]:
-    """How far each interval extends below and above its value; 0 where there is none."""
-    known = [each if each.has_interval else Estimate(*(each.value,) * 3) for each in estimates]
-    return [
-        [estimate.value - estimate.low for estimate in known],
-        [estimate.high - estimate.value for estimate in known],
-    ]
+def _draw_estimates(
+    axes: Axes, engine: str, points: Sequence[tuple[float, Estimate]], **style: Any
+) -> None:
+    """The (x, estimate) of an engine as marks on a line, with their intervals if there are any."""
+    default: dict[str, Any] = {"capsize": 3, "elinewidth": 1.3, **line_style(mark_of(engine))}
+    known = [each if each.has_interval else Estimate(*(each.value,) * 3) for _, each in points]
+    axes.errorbar(
+        [x for x, _ in points],
+        [each.value for each in known],
+        yerr=[
+            [each.value - each.low for each in known],
+            [each.high - each.value for each in known],
+        ],
+        **default | style,
+    )
