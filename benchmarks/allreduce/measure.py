@@ -13,10 +13,10 @@ import torch
 
 from hvdtools.bench.analysis.bandwidth import algbw_gb_per_s, busbw_gb_per_s
 from hvdtools.bench.analysis.interval import median_interval
+from hvdtools.bench.formatting import format_bytes
 from hvdtools.bench.programs.allreduce.engines import ENGINES
 from hvdtools.bench.programs.allreduce.point import Job, Message, measure
-from hvdtools.bench.report.words import bytes_in_words
-from hvdtools.bench.results.measured import Allreduce, Point, to_table
+from hvdtools.bench.results.measured import Allreduce, Point, to_dict
 from hvdtools.bench.run.interleave import stopping_rule_of
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import read_launch_environment
@@ -29,12 +29,12 @@ HEADER = (
 
 def row(name: str, point: Point, ranks: int) -> str:
     """A line of the table."""
-    size = bytes_in_words(point.message_bytes)
+    size = format_bytes(point.message_bytes)
     what = f"{size:>9} {point.dtype:>8} {point.tensors:>7} {name:>15}"
     if point.unsupported is not None:
         return f"{what} unsupported: {point.unsupported}"
     span = median_interval(point.op_s)
-    middle_s = span.middle if span else statistics.median(point.op_s)
+    middle_s = span.value if span else statistics.median(point.op_s)
     shown = f"{middle_s * 1e6:.1f}"
     if span:
         shown += f" [{span.low * 1e6:.1f}, {span.high * 1e6:.1f}]"
@@ -118,7 +118,7 @@ def measure_all(options: argparse.Namespace) -> int:
                 measured = Allreduce(
                     engine.name, engine.transport, job.device.type, tuple(points[name])
                 )
-                file.write(json.dumps(to_table(measured)) + "\n")
+                file.write(json.dumps(to_dict(measured)) + "\n")
     if torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from hvdtools.bench.formatting import format_bytes
 from hvdtools.bench.programs.allreduce.engines import Engine
 from hvdtools.bench.programs.allreduce.memory import free_bytes
 from hvdtools.bench.programs.allreduce.pace import Stretches, agree_on_ops
 from hvdtools.bench.programs.allreduce.values import Values, dtype_of
 from hvdtools.bench.programs.torch.meeting import wait_for_device
-from hvdtools.bench.report.words import bytes_in_words
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.run.interleave import Gather, StoppingRule, run_interleaved
 from hvdtools.core.errors import HvdtoolsError
@@ -119,15 +119,15 @@ def measure(job: Job, message: Message) -> dict[str, Point]:
 
 def _require_fits(job: Job, message: Message) -> None:
     """Raise HvdtoolsError, on all ranks alike, for a message that cannot be made."""
-    words = bytes_in_words(message.size_bytes)
+    words = format_bytes(message.size_bytes)
     if message.size_bytes % (message.tensors * dtype_of(message.dtype).itemsize):
         raise HvdtoolsError(f"{words} are not {message.tensors} equal tensors of {message.dtype}.")
     needed = COPIES * message.size_bytes
     least = min(row[0] for row in job.gather([float(free_bytes(job.device, job.local_ranks))]))
     if needed > least:
         raise HvdtoolsError(
-            f"{words} need {bytes_in_words(needed)} of memory in each rank, and a rank has only "
-            f"{bytes_in_words(int(least))} free."
+            f"{words} need {format_bytes(needed)} of memory in each rank, and a rank has only "
+            f"{format_bytes(int(least))} free."
         )
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from hvdtools.bench.programs.keras.color_images import DATA, Images, load
 from hvdtools.bench.programs.keras.model import MODELS
 from hvdtools.bench.programs.keras.start import check_meeting_point, set_environment
-from hvdtools.bench.results.measured import to_table
+from hvdtools.bench.results.measured import to_dict
 from hvdtools.bench.run import interleave
 from hvdtools.bench.suite.engines import FAMILIES, RENAMED_ENGINES
 from hvdtools.core.errors import HvdtoolsError, unknown_name
@@ -143,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     if engine.rank == 0 and options.result:
         with options.result.open("a") as file:
-            file.write(json.dumps(to_table(measured)) + "\n")
+            file.write(json.dumps(to_dict(measured)) + "\n")
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def main(arguments: list[str] | None = None) -> None:
         tell(loader)
         if options.result:
             with options.result.open("a") as file:
-                file.write(json.dumps(measured.to_table(loader)) + "\n")
+                file.write(json.dumps(measured.to_dict(loader)) + "\n")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from hvdtools.bench.programs.torch.engines import spokesman, start
 from hvdtools.bench.programs.torch.memory import rehearse
 from hvdtools.bench.programs.torch.models import MODELS
 from hvdtools.bench.programs.torch.training import Trainer, Workload, trained
-from hvdtools.bench.results.measured import PHASES, Training, to_table
+from hvdtools.bench.results.measured import PHASES, Training, to_dict
 from hvdtools.bench.run.interleave import (
     InterleavedBlocks,
     StoppingRule,
@@ -161,7 +161,7 @@ def measure(options: argparse.Namespace) -> None:
         torch.save({name: each.weights() for name, each in trainers.items()}, options.weights)
     if options.result:
         with options.result.open("a") as file:
-            file.writelines(json.dumps(to_table(result)) + "\n" for result in results)
+            file.writelines(json.dumps(to_dict(result)) + "\n" for result in results)
 
 
 def in_words(result: Training) -> str:

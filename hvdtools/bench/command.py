@@ -109,8 +109,8 @@ def run(
 
 
 def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
-    from hvdtools.bench.report.showing import show_run
-    from hvdtools.bench.results.result_file import FILE_NAME, bring_up_to_date
+    from hvdtools.bench.report.console import report_run
+    from hvdtools.bench.results.result_file import FILE_NAME, migrate_file
     from hvdtools.bench.run.place import inside_slurm
     from hvdtools.bench.run.running import made, place_of, run_id_of, suite_of
     from hvdtools.bench.run.runs import Run
@@ -129,14 +129,14 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
     if not dry_run:
         made(folder)
-        bring_up_to_date(this.file)
+        migrate_file(this.file)
     if is_submitted:
         _submit(this, todo, flags, dry_run=dry_run)
         if dry_run:
             return
     else:
         _measure(this, todo)
-    results = show_run(folder, this.run_id, csv=csv)
+    results = report_run(folder, this.run_id, csv=csv)
     _exit_if_untrue(results)
 
 
@@ -183,16 +183,18 @@ def report(
     csv: Annotated[bool, typer.Option("--csv", help="Write tables as CSV, too.")] = False,
 ) -> None:
     """Show a run's table again and write its page, report.html, anew."""
-    from hvdtools.bench.report.showing import show_run
+    from hvdtools.bench.report.console import report_run
     from hvdtools.bench.run.running import newest
 
-    show_run(folder or newest(Path("results")), run, csv=csv)
+    report_run(folder or newest(Path("results")), run, csv=csv)
 
 
 @bench.command("compare")
 def compare(
-    before: Annotated[str, typer.Argument(help="A folder of results, or FOLDER@RUN.")],
-    after: Annotated[str, typer.Argument(help="Another, or another run of the same.")],
+    baseline: Annotated[str, typer.Argument(help="A folder of results, or FOLDER@RUN.")],
+    candidate: Annotated[
+        str, typer.Argument(help="Another folder, or another run in the same one.")
+    ],
     tolerance: Annotated[
         float, typer.Option(help="What counts as no change: 0.03 is 3 % either way.")
     ] = 0.03,
@@ -200,9 +202,9 @@ def compare(
     """Tell what became slower from noise; exit code 1 if anything did, or failed."""
     from rich.console import Console
 
-    from hvdtools.bench.report.showing import run_named, show_changes
+    from hvdtools.bench.report.console import print_comparison, read_run
 
-    regressions = show_changes(Console(), run_named(before), run_named(after), tolerance)
+    regressions = print_comparison(Console(), read_run(baseline), read_run(candidate), tolerance)
     if regressions:
         raise typer.Exit(1)
 
@@ -247,18 +249,20 @@ def predict(
     """Say what the measured training would do on more ranks or another network, and how surely."""
     from rich.console import Console
 
-    from hvdtools.bench.predict.forecasts import LARGE, Question, forecasts, ranks_by_default
-    from hvdtools.bench.predict.network import network_of
-    from hvdtools.bench.report.showing import show_forecasts
+    from hvdtools.bench.analysis.summary import analyze
+    from hvdtools.bench.predict.engine_prediction import PredictionRequest
+    from hvdtools.bench.predict.network import parse_network
+    from hvdtools.bench.predict.run_prediction import LARGE_RANKS, default_ranks, predict_run
+    from hvdtools.bench.report.console import print_prediction
     from hvdtools.bench.results.result_file import FILE_NAME, read
     from hvdtools.bench.run.running import counts, newest
     from hvdtools.bench.suite.engines import RENAMED_ENGINES
 
     folder = folder or newest(Path("results"))
-    results = read(folder / FILE_NAME).of_run(run)
-    given = None if network is None else network_of(network)
-    by_default = ranks_by_default(results, given, ranks_per_node)
-    question = Question(
+    summary = analyze(read(folder / FILE_NAME).of_run(run))
+    given = None if network is None else parse_network(network)
+    by_default = default_ranks(summary, given, ranks_per_node)
+    request = PredictionRequest(
         ranks=by_default if ranks is None else counts("--ranks", ranks),
         network=given,
         ranks_per_node=ranks_per_node,
@@ -268,10 +272,10 @@ def predict(
             "--messages", messages, "--allreduces-per-step", allreduces_per_step
         ),
     )
-    show_forecasts(Console(), folder, results, forecasts(results, question))
-    if ranks is None and by_default != LARGE:
+    print_prediction(Console(), folder, summary, predict_run(summary, request))
+    if ranks is None and by_default != LARGE_RANKS:
         typer.echo(
-            "Nothing says what connects several nodes: for more ranks add it, as in "
+            "The network between nodes was not measured: to predict more ranks, describe it as in "
             "--network 100Gbit,5us."
         )
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from paths import BENCHMARKS, HVDTOOLS, PROGRAMS
 
-from hvdtools.bench.results.measured import Allreduce, Point, from_table
+from hvdtools.bench.results.measured import Allreduce, Point, from_dict
 from hvdtools.bench.run.runs import free_ports
 from hvdtools.launch import detect_host
 
@@ -58,7 +58,7 @@ def launch(
 
 def read(result: Path) -> dict[str, Allreduce]:
     """Engine -> what it measured."""
-    lines = [from_table("allreduce", json.loads(line)) for line in result.read_text().splitlines()]
+    lines = [from_dict("allreduce", json.loads(line)) for line in result.read_text().splitlines()]
     return {line.engine: line for line in lines if isinstance(line, Allreduce)}
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from bench_whole_run import predictions, whole_run
+from bench_whole_run import prediction, whole_run
 
+from hvdtools.bench.analysis.summary import analyze
 from hvdtools.bench.report.page import write_page
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ pytestmark = [
 
 WIDTHS = {"desk": 1280, "phone": 390}
 SCHEMES = ("light", "dark")
-# Every piece of text with the colour it has and the nearest ground behind it that is not clear.
+# Each text, by its color and the nearest background that is not transparent.
 TEXTS = """
 const clear = "rgba(0, 0, 0, 0)";
 const ground = element => {
   for (let at = element; at; at = at.parentElement) {
-    const colour = getComputedStyle(at).backgroundColor;
-    if (colour !== clear) return colour;
+    const color = getComputedStyle(at).backgroundColor;
+    if (color !== clear) return color;
   }
   return "rgb(255, 255, 255)";
 };
@@ -47,11 +48,11 @@ const found = {};
 const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (walker.nextNode()) {
   const element = walker.currentNode.parentElement;
-  const words = walker.currentNode.data.trim();
-  if (!words || element.matches("script, style, option")) continue;
+  const text = walker.currentNode.data.trim();
+  if (!text || element.matches("script, style, option")) continue;
   const style = getComputedStyle(element);
-  const colour = element.closest("svg") ? style.fill : style.color;
-  found[`${colour} on ${ground(element)}`] = words;
+  const color = element.closest("svg") ? style.fill : style.color;
+  found[`${color} on ${ground(element)}`] = text;
 }
 return found;
 """
@@ -74,7 +75,7 @@ return [...document.querySelectorAll("figure > svg")].filter(svg => !svg.closest
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = whole_run()
-    return write_page(tmp_path_factory.mktemp("page"), run, predictions(run))
+    return write_page(tmp_path_factory.mktemp("page"), analyze(run), prediction(run))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     for word in ("--headless=new", "--disable-dev-shm-usage", f"--user-data-dir={profile}"):
         options.add_argument(word)
     if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # which Chromium refuses to make for root
+        options.add_argument("--no-sandbox")  # Chromium has no sandbox as root
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     service = webdriver.ChromeService(DRIVER)
     driver = webdriver.Chrome(options, service)
@@ -95,7 +96,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 def shown(browser: Chrome, page: Path, scheme: str = "light", width: int = 1280) -> None:
-    """Open the page anew, as one who never was there sees it."""
+    """Open the page as on a first visit."""
     emulate(browser, scheme)
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -126,10 +127,10 @@ def all_of(browser: Chrome, selector: str) -> list[WebElement]:
     return browser.find_elements("css selector", selector)
 
 
-def contrast(colours: str) -> float:
+def contrast(colors: str) -> float:
     """As WCAG 2.2 defines it, of "rgb(1, 2, 3) on rgb(4, 5, 6)"."""
     lights = []
-    for rgb in re.findall(r"rgba?\((\d+), (\d+), (\d+)\)", colours):
+    for rgb in re.findall(r"rgba?\((\d+), (\d+), (\d+)\)", colors):
         values = np.array([int(each) for each in rgb]) / 255
         linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
         lights.append(float(linear @ [0.2126, 0.7152, 0.0722]))
@@ -171,7 +172,7 @@ def test_all_text_has_a_contrast_of_4_5(browser: Chrome, page: Path, scheme: str
     shown(browser, page, scheme)
     pairs: dict[str, str] = browser.execute_script(TEXTS)
     assert len(pairs) >= 6
-    low = {colours: text for colours, text in pairs.items() if contrast(colours) < 4.5}
+    low = {colors: text for colors, text in pairs.items() if contrast(colors) < 4.5}
     assert low == {}
 
 
@@ -216,7 +217,7 @@ def test_every_column_sorts_both_ways(browser: Chrome, page: Path, by: str) -> N
                 assert failed == sorted(failed)
                 moved += after != before
             assert len(table.find_elements("css selector", "[aria-sort]")) == 1
-    assert moved > 10 * len(tables)  # both ways; a column of equal values stays as it is
+    assert moved > 10 * len(tables)  # both ways; a column of equal values does not move
 
 
 def test_rows_move_as_a_whole(browser: Chrome, page: Path) -> None:
@@ -234,14 +235,14 @@ def test_the_toggle_works_and_its_choice_stays(browser: Chrome, page: Path, sche
     shown(browser, page, scheme)
     (toggle,) = all_of(browser, ".toggle")
     first, other = background(browser), {"light": "Dark", "dark": "Light"}[scheme]
-    assert toggle.text == f"{other} colours"
+    assert toggle.text == f"{other} colors"
     toggle.click()
     second = background(browser)
-    assert second != first and toggle.text == f"{scheme.capitalize()} colours"
+    assert second != first and toggle.text == f"{scheme.capitalize()} colors"
     browser.refresh()
     assert background(browser) == second
     emulate(browser, "dark" if scheme == "light" else "light")
-    assert background(browser) == second  # the choice stands, whatever the system does
+    assert background(browser) == second  # the choice overrides the system
     all_of(browser, ".toggle")[0].click()
     assert background(browser) == first
     shown(browser, page, "dark" if scheme == "light" else "light")
@@ -293,7 +294,7 @@ def test_paper_is_light_and_shows_all_panels(browser: Chrome, page: Path) -> Non
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_screenshot_shows_the_plots_colours(
+def test_a_screenshot_shows_the_plots_colors(
     browser: Chrome, page: Path, width: str, scheme: str
 ) -> None:
     from PIL import Image
@@ -303,5 +304,5 @@ def test_a_screenshot_shows_the_plots_colours(
     image = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
     pixels = np.asarray(image).reshape(-1, 3).astype(int)
     assert (pixels.mean() > 128) == (scheme == "light")
-    colourful = pixels[(pixels.max(axis=1) - pixels.min(axis=1)) > 60]
-    assert len(colourful) > 300 and len(np.unique(colourful // 16, axis=0)) > 20
+    colorful = pixels[(pixels.max(axis=1) - pixels.min(axis=1)) > 60]
+    assert len(colorful) > 300 and len(np.unique(colorful // 16, axis=0)) > 20

@@ -10,10 +10,16 @@ import pytest
 from bench_examples import allreduce_result, phases, training_result
 from paths import BENCHMARKS
 
-from hvdtools.bench.predict.forecasts import LARGE, forecasts, question_of, ranks_by_default
-from hvdtools.bench.predict.network import network_of
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.predict.network import parse_network
+from hvdtools.bench.predict.run_prediction import (
+    LARGE_RANKS,
+    default_ranks,
+    predict_run,
+    request_for_report,
+)
 from hvdtools.bench.report.page import page_of
-from hvdtools.bench.report.sections import sections
+from hvdtools.bench.report.sections import sections_of
 from hvdtools.bench.results.result_file import FILE_NAME, Result, append
 from hvdtools.bench.suite.cases import Case, cases
 from hvdtools.bench.suite.engines import FAMILIES
@@ -69,6 +75,7 @@ def results_of(case: Case) -> list[Result]:
 
 
 RESULTS = [result for case in cases(DEMO) for result in results_of(case)]
+RUN = analyze(RESULTS)
 
 
 def test_the_demo_is_short() -> None:
@@ -96,7 +103,7 @@ def test_horovods_thread_is_in_no_job_of_another_engine() -> None:
 
 
 def test_engines_of_one_model_are_in_one_table() -> None:
-    named = [(section.title, len(section.rows)) for section in sections(RESULTS)]
+    named = [(section.title, len(section.rows)) for section in sections_of(RUN)]
     assert named == [
         ("PyTorch: cnn on digits, float32", 8),
         ("Keras: cnn on digits, float32", 4),
@@ -113,21 +120,21 @@ def test_its_messages_reach_from_below_the_gradients_to_above() -> None:
 
 
 def test_all_of_the_demo_that_can_be_predicted_is() -> None:
-    made = forecasts(RESULTS, question_of(RESULTS))
-    assert [(each.workload.family, each.engine) for each in made.found] == [
+    made = predict_run(RUN, request_for_report(RUN))
+    assert [(each.workload.family, each.engine) for each in made.engines] == [
         ("torch", "hvdtools-mpi"),
         ("torch", "hvdtools-gloo"),
         ("torch", "ddp-gloo"),
         ("keras", "hvdtools-mpi"),
     ]
     (why,) = made.missing
-    assert why.startswith("cnn (Keras), mwms: allreduce.py cannot measure what moves")
-    for each in made.found:
-        two = each.predictions[-1]
+    assert why.startswith("cnn (Keras), mwms: allreduce.py cannot measure the all-reduces of")
+    for each in made.engines:
+        two = each.sizes[-1]
         assert two.ranks == 2 and math.isfinite(two.step_s.low + two.step_s.high)
         truth_s = STEP_S[2] + op_s(GRADIENT_BYTES[each.workload.family])
-        assert two.step_s.middle == pytest.approx(truth_s, rel=0.02)
-        (held,) = each.held_out
+        assert two.step_s.value == pytest.approx(truth_s, rel=0.02)
+        (held,) = each.hold_outs
         assert (held.ranks, held.nodes) == (2, 1)
         # Keras runs nothing without communication: that 2 ranks compute longer is not known.
         assert held.error == pytest.approx(
@@ -139,13 +146,13 @@ def test_all_of_the_demo_that_can_be_predicted_is() -> None:
 
 
 def test_every_number_of_the_demo_has_an_interval_and_says_of_what() -> None:
-    for section in sections(RESULTS):
+    for section in sections_of(RUN):
         assert [note.split(":")[0] for note in section.notes] == ["One repeat"]
         assert "the blocks of a single job" in section.notes[0]
         for row in section.rows:
             for span in (row.samples_per_s, row.efficiency, row.vs_baseline):
                 assert span is None or math.isfinite(span.low + span.high)
-    page = page_of(RESULTS, forecasts(RESULTS, question_of(RESULTS)))
+    page = page_of(RUN, predict_run(RUN, request_for_report(RUN)))
     assert "No prediction of cnn (Keras), mwms" in page
 
 
@@ -169,26 +176,27 @@ def test_predict_reads_the_demo(
     for result in RESULTS:
         append(tmp_path / FILE_NAME, result)
     monkeypatch.setattr(
-        "hvdtools.bench.report.showing.write_page", lambda *_: "a page"
+        "hvdtools.bench.report.console.write_page", lambda *_: "a page"
     )  # takes seconds
     said = _predict((), tmp_path, monkeypatch, capsys)
     assert said.count("held out: a step on 2 ranks is predicted to take") == 4
     assert "Keras: cnn on digits, float32, weak scaling, hvdtools-mpi" in said
-    assert "no forecast of cnn (Keras), mwms" in said
-    assert "for more ranks add it, as in --network 100Gbit,5us" in said
+    assert "no prediction of cnn (Keras), mwms" in said
+    assert "to predict more ranks, describe it as in --network 100Gbit,5us" in said
     said = _predict(("--network", "10Gbit,30us"), tmp_path, monkeypatch, capsys)
-    assert "for more ranks" not in said
+    assert "to predict more ranks" not in said
     assert said.count("\n512 ") == 4
 
 
 def test_large_jobs_are_predicted_where_their_network_is_known() -> None:
-    one_node = [training_result("ddp", ranks) for ranks in (1, 2)]
-    several = [*one_node, training_result("ddp", 4, nodes=2)]
-    network = network_of("10Gbit")
-    assert ranks_by_default(one_node, None, None) == (1, 2)
-    assert ranks_by_default(one_node, network, None) == LARGE
-    assert ranks_by_default(one_node, None, 512) == LARGE
-    assert ranks_by_default(several, None, None) == LARGE
+    results = [training_result("ddp", ranks) for ranks in (1, 2)]
+    one_node = analyze(results)
+    several = analyze([*results, training_result("ddp", 4, nodes=2)])
+    network = parse_network("10Gbit")
+    assert default_ranks(one_node, None, None) == (1, 2)
+    assert default_ranks(one_node, network, None) == LARGE_RANKS
+    assert default_ranks(one_node, None, 512) == LARGE_RANKS
+    assert default_ranks(several, None, None) == LARGE_RANKS
 
 
 def test_the_models_have_the_weights_that_their_documentation_says() -> None:

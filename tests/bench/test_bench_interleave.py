@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import scipy.stats
 
-from hvdtools.bench.analysis.interval import Span, median_interval
+from hvdtools.bench.analysis.interval import Estimate, median_interval
 from hvdtools.bench.run.interleave import StoppingRule, run_interleaved
 
 
@@ -17,7 +17,7 @@ def test_intervals_of_tables() -> None:
     # Which ordered values bound the 95 % interval of a median, as printed tables have it.
     for count, low, high in ((6, 1, 6), (9, 2, 8), (15, 4, 12), (20, 6, 15), (100, 40, 61)):
         found = median_interval(range(1, count + 1))
-        assert found == Span((count + 1) / 2, low, high)
+        assert found == Estimate((count + 1) / 2, low, high)
     assert median_interval(range(5)) is None
 
 

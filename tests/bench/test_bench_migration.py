@@ -1,4 +1,4 @@
-"""Results, suites and options of 0.1: read as if they were today's, and rewritten whole or not."""
+"""Results, suites and options of 0.1 are accepted; a file is migrated as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from paths import GOLDEN
 from typer.testing import CliRunner
 
 import hvdtools.bench
-from hvdtools.bench.predict.forecasts import Question, forecasts
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.predict.engine_prediction import PredictionRequest
+from hvdtools.bench.predict.run_prediction import predict_run
+from hvdtools.bench.report.csv_files import to_csv
 from hvdtools.bench.report.page import page_of
-from hvdtools.bench.results.export import to_csv
 from hvdtools.bench.results.migration import SCHEMA_VERSION
-from hvdtools.bench.results.result_file import FILE_NAME, append, bring_up_to_date, read
+from hvdtools.bench.results.result_file import FILE_NAME, append, migrate_file, read
 from hvdtools.bench.suite.suite_file import load
 from hvdtools.cli import app
 from hvdtools.core.errors import HvdtoolsError
@@ -42,15 +44,15 @@ def test_a_file_of_every_version_is_read_shown_and_rewritten(version: int, tmp_p
     ]
     for result in found:
         jsonschema.validate(json.loads(result.to_json()), SCHEMA)
-    assert "<table" in page_of(found)
-    training = to_csv([each for each in found if each.kind == "training"], "training")
+    assert "<table" in page_of(analyze(found))
+    training = to_csv(analyze(found), "training")
     assert "vs_baseline" in training.splitlines()[0]
 
-    bring_up_to_date(file)
+    migrate_file(file)
     assert read(file).results == found
     rewritten = file.read_bytes()
     assert rewritten.count(b'"schema_version": %d' % SCHEMA_VERSION) == len(old)
-    bring_up_to_date(file)
+    migrate_file(file)
     assert file.read_bytes() == rewritten
 
 
@@ -73,11 +75,11 @@ def test_the_numbers_of_early_versions(version: int) -> None:
         assert result.training.accuracy == table["accuracy"]
         assert statistics.median(result.block_rates) == pytest.approx(table["samples_per_s"])
         assert result.training.gradient_bytes is None
-    forecast = forecasts(results, Question(ranks=(8,)))
-    assert not forecast.found and forecast.missing
+    prediction = predict_run(analyze(results), PredictionRequest(ranks=(8,)))
+    assert not prediction.engines and prediction.missing
 
 
-def test_version_3_has_the_same_under_other_names() -> None:
+def test_version_3_has_the_same_values_under_other_names() -> None:
     tables = [json.loads(line) for line in SAMPLES[3].read_text().splitlines()]
     for table, result in zip(tables, read(SAMPLES[3]).results, strict=True):
         renamed = [{"none": "no_comm"}.get(name, name) for name in table["side_by_side"]]
@@ -89,25 +91,25 @@ def test_version_3_has_the_same_under_other_names() -> None:
             assert result.training.allreduces_per_step == old["messages"]
             assert list(result.training.block_s) == old["block_s"]
         if result.allreduce is not None:
-            said = [point.unsupported for point in result.allreduce.points]
-            assert said == [point["refused"] for point in old["points"]]
+            reasons = [point.unsupported for point in result.allreduce.points]
+            assert reasons == [point["refused"] for point in old["points"]]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
-        ('{"schema_version": 99}', "schema version 99, and this hvdtools reads 1 to 4"),
+        ('{"schema_version": 99}', "schema version 99, and this version of hvdtools reads 1 to 4"),
         ('{"schema_version": 2}', "schema version 2 has missing or unknown fields"),
         ("[]", "schema version None"),
     ],
 )
-def test_what_cannot_be_migrated_is_left_unchanged(line: str, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_migrated_is_left_unchanged(line: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.write_bytes(SAMPLES[3].read_bytes() + line.encode() + b"\n")
     before = file.read_bytes()
-    with pytest.raises(HvdtoolsError, match=said):
-        bring_up_to_date(file)
-    with pytest.raises(HvdtoolsError, match=said):
+    with pytest.raises(HvdtoolsError, match=message):
+        migrate_file(file)
+    with pytest.raises(HvdtoolsError, match=message):
         read(file)
     assert file.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == [FILE_NAME]
 
@@ -116,10 +118,10 @@ def test_an_old_file_can_be_added_to(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     file.write_bytes(SAMPLES[3].read_bytes() + b'{"cut')
     results = read(file).results
-    bring_up_to_date(file)
+    migrate_file(file)
     append(file, results[0])
     reading = read(file)
-    assert reading.results == (*results, results[0]) and reading.cut_lines == 0
+    assert reading.results == (*results, results[0]) and reading.incomplete_lines == 0
 
 
 def test_old_names_in_a_suite_work_with_a_warning(
@@ -134,17 +136,17 @@ def test_old_names_in_a_suite_work_with_a_warning(
     file = tmp_path / "demo.toml"
     file.write_text(text)
     assert load(str(file)).digest == new.digest
-    said = capsys.readouterr().err
-    assert "the key in " in said and " rounds is now called repeats; " in said
-    assert "side_by_side is now called interleaved" in said
-    assert "the engine none is now called no_comm" in said
+    warnings = capsys.readouterr().err
+    assert "the key in " in warnings and " rounds is now called repeats; " in warnings
+    assert "side_by_side is now called interleaved" in warnings
+    assert "the engine none is now called no_comm" in warnings
 
 
 def test_old_options_work_with_a_warning() -> None:
     runner = CliRunner()
-    words = ["bench", "run", "demo", "--dry-run"]
-    new = runner.invoke(app, [*words, "--repeats", "2"])
-    old = runner.invoke(app, [*words, "--rounds", "2"])
+    arguments = ["bench", "run", "demo", "--dry-run"]
+    new = runner.invoke(app, [*arguments, "--repeats", "2"])
+    old = runner.invoke(app, [*arguments, "--rounds", "2"])
     assert old.exit_code == new.exit_code == 0 and old.stdout == new.stdout
     assert "the option --rounds is now called --repeats" in old.stderr and not new.stderr
     assert "--rounds" not in runner.invoke(app, ["bench", "run", "--help"]).stdout

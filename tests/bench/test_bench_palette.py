@@ -1,4 +1,4 @@
-"""The page's colours: read by everyone, told apart by the colour-blind."""
+"""The colors of the page have enough contrast, and color-blind readers can tell them apart."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Floats = NDArray[np.float64]
 
 # Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision
 # Deficiency", IEEE Trans. Vis. Comput. Graph. 15(6), 2009, table 1, severity 1; on linear RGB.
-SIGHTS = {
-    "whole": np.eye(3),
+VISIONS = {
+    "normal": np.eye(3),
     "protanopia": np.array(
         [
             [0.152286, 1.052583, -0.204868],
@@ -43,27 +43,27 @@ _XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.
 _WHITE = np.array([0.9505, 1.0, 1.089])
 
 
-def linear(colour: str) -> Floats:
-    values = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+def linear(color: str) -> Floats:
+    values = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)]) / 255
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def contrast(one: str, other: str) -> float:
     """As WCAG 2.2 defines it."""
-    light = sorted(float(linear(colour) @ [0.2126, 0.7152, 0.0722]) for colour in (one, other))
+    light = sorted(float(linear(color) @ [0.2126, 0.7152, 0.0722]) for color in (one, other))
     return (light[1] + 0.05) / (light[0] + 0.05)
 
 
 def lab(rgb: Floats) -> Floats:
-    """CIELAB of linear RGB; a distance of 2.3 is just noticed."""
+    """CIELAB of linear RGB; a distance of 2.3 is just noticeable."""
     xyz = _XYZ @ np.clip(rgb, 0, 1) / _WHITE
     curved = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
     x, y, z = curved
     return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
 
-def distance(one: str, other: str, sight: str) -> float:
-    seen = [lab(SIGHTS[sight] @ linear(colour)) for colour in (one, other)]
+def distance(one: str, other: str, vision: str) -> float:
+    seen = [lab(VISIONS[vision] @ linear(color)) for color in (one, other)]
     return float(np.linalg.norm(seen[0] - seen[1]))
 
 
@@ -77,25 +77,25 @@ def test_text_has_a_contrast_of_4_5_and_a_mark_of_3(dark: bool) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("sight", SIGHTS)
-def test_engines_of_one_plot_are_told_apart_by_the_colour_blind(sight: str, dark: bool) -> None:
+@pytest.mark.parametrize("vision", VISIONS)
+def test_color_blind_readers_can_tell_engines_apart(vision: str, dark: bool) -> None:
     for name, family in FAMILIES.items():
         ran = [as_it_ran(name, each, known.transport) for each, known in family.engines.items()]
         marks = [mark_of(engine) for engine in ran]
-        assert len({mark.shape for mark in marks}) == len(marks)  # and by shape
+        assert len({mark.shape for mark in marks}) == len(marks)  # shapes differ, too
         for one, other in itertools.combinations(marks, 2):
-            colours = [MARKS[mark.name][dark] for mark in (one, other)]
-            assert distance(*colours, sight) > 10, (one, other)
+            colors = [MARKS[mark.name][dark] for mark in (one, other)]
+            assert distance(*colors, vision) > 10, (one, other)
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("sight", SIGHTS)
-def test_neighbours_in_a_step_are_told_apart_by_the_colour_blind(sight: str, dark: bool) -> None:
+@pytest.mark.parametrize("vision", VISIONS)
+def test_color_blind_readers_can_tell_neighboring_phases_apart(vision: str, dark: bool) -> None:
     for one, other in itertools.pairwise(PHASES):
-        assert distance(PHASES[one][dark], PHASES[other][dark], sight) > 7, (one, other)
+        assert distance(PHASES[one][dark], PHASES[other][dark], vision) > 7, (one, other)
 
 
-def test_an_engine_has_one_colour_whatever_carries_its_data() -> None:
+def test_an_engine_has_the_same_color_with_every_transport() -> None:
     assert mark_of("ddp-gloo").name == mark_of("ddp-nccl").name == mark_of("ddp").name
     assert mark_of("hvdtools-mpi+nccl").name == "hvdtools-mpi"
     assert mark_of("hvdtools-mpi+nccl").hollow and not mark_of("hvdtools-mpi").hollow

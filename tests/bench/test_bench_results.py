@@ -1,4 +1,4 @@
-"""Results: what is written is read again, fits its schema, and nothing is overwritten."""
+"""Results: what is written can be read, matches its schema, and is never overwritten."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hvdtools.bench.results.result_file import (
     from_json,
     new_run_id,
     read,
-    whole_results,
+    results_so_far,
 )
 from hvdtools.bench.run import facts
 from hvdtools.bench.suite.engines import FAMILIES, as_it_ran
@@ -41,7 +41,7 @@ EACH_KIND = [
 
 
 @pytest.mark.parametrize("result", EACH_KIND, ids=lambda result: f"{result.kind}-{result.engine}")
-def test_a_result_survives_its_line_and_fits_the_schema(result: Result) -> None:
+def test_a_result_survives_a_round_trip_and_matches_the_schema(result: Result) -> None:
     line = result.to_json()
     assert "\n" not in line and from_json(line) == result
     jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(line))
@@ -58,21 +58,21 @@ def test_the_schema_lists_the_fields_of_the_classes() -> None:
         assert set(listed["properties"]) == set(listed["required"]) == fields
         assert listed["additionalProperties"] is False
     assert SCHEMA["properties"]["family"]["enum"] == list(FAMILIES)
-    told = {e.program_engine for f in FAMILIES.values() for e in f.engines.values()}
+    engines = {e.program_engine for f in FAMILIES.values() for e in f.engines.values()}
     in_schema = {"loader"}
     for kind in ("training", "allreduce"):
         in_schema |= set(SCHEMA["$defs"][kind]["properties"]["engine"]["enum"])
-    assert in_schema == told
+    assert in_schema == engines
 
 
 BAD: dict[str, dict[str, Any]] = {
-    "a number in words": {"ranks": "two"},
+    "a number as text": {"ranks": "two"},
     "no rank": {"ranks": 0},
     "an old version": {"schema_version": 3},
     "an unknown field": {"mood": "good"},
-    "a failure with figures": {"error": "it failed"},
-    "a success without": {"measured": None},
-    "a scaling of its own": {"scaling": "sideways"},
+    "a failure with numbers": {"error": "it failed"},
+    "a success without numbers": {"measured": None},
+    "an unknown scaling": {"scaling": "sideways"},
 }
 
 
@@ -87,28 +87,28 @@ def test_the_schema_refuses(wrong: str) -> None:
 WHOLE = training_result("ddp", 1, block_s=(1.0, 0.5, 0.25))
 
 
-def test_a_file_of_nothing_but_a_cut_line_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_file_with_only_an_incomplete_line_is_resumed(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
-    assert whole_results(file) == ()
+    assert results_so_far(file) == ()
     file.write_text(EACH_KIND[0].to_json()[:100])
-    assert whole_results(file) == ()
-    with pytest.raises(HvdtoolsError, match="no whole result"):
+    assert results_so_far(file) == ()
+    with pytest.raises(HvdtoolsError, match="no complete result"):
         read(file)
     append(file, EACH_KIND[0])
-    assert whole_results(file) == read(file).results == (EACH_KIND[0],)
+    assert results_so_far(file) == read(file).results == (EACH_KIND[0],)
 
 
-def test_a_file_cut_in_mid_line_keeps_what_is_whole(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     for turn in (1, 2):
         append(file, dataclasses.replace(WHOLE, repeat=turn))
     file.write_bytes(file.read_bytes()[:-40])
     reading = read(file)
-    assert (len(reading.results), reading.cut_lines) == (1, 1)
+    assert (len(reading.results), reading.incomplete_lines) == (1, 1)
     append(file, dataclasses.replace(WHOLE, repeat=3))
     reading = read(file)
     assert [each.repeat for each in reading.results] == [1, 3]
-    assert reading.cut_lines == 1
+    assert reading.incomplete_lines == 1
 
 
 def test_a_second_run_is_added_and_the_newest_is_shown(tmp_path: Path) -> None:
@@ -124,23 +124,23 @@ def test_a_second_run_is_added_and_the_newest_is_shown(tmp_path: Path) -> None:
         reading.of_run("run-3")
 
 
-def test_results_of_another_kind_are_refused(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     file = tmp_path / FILE_NAME
     with pytest.raises(HvdtoolsError, match="There are no results"):
         read(file)
     file.write_text("{\n")
-    with pytest.raises(HvdtoolsError, match="no whole result"):
+    with pytest.raises(HvdtoolsError, match="no complete result"):
         read(file)
-    for right, wrong, said in (
+    for right, wrong, message in (
         ('"schema_version": 4', '"schema_version": 99', "schema version 99"),
         ('"lr"', '"rl"', r"\(lr, rl\)"),
         ('"suite"', '"siute"', r"\(siute, suite\)"),
-        ('"engine": "ddp"', '"engine": "dpd"', "engine 'dpd' of 'torch', which this hvdtools"),
+        ('"engine": "ddp"', '"engine": "dpd"', "unknown engine 'dpd' of 'torch'"),
         ('"kind": "training"', '"kind": "straining"', "kind of result 'straining'"),
     ):
         assert right in WHOLE.to_json()
         file.write_text(WHOLE.to_json().replace(right, wrong))
-        with pytest.raises(HvdtoolsError, match=said):
+        with pytest.raises(HvdtoolsError, match=message):
             read(file)
 
 
@@ -151,14 +151,14 @@ def test_run_ids_sort_by_time_and_differ() -> None:
     assert len({new_run_id(time_utc) for _ in range(20)}) > 1
 
 
-def test_a_rate_is_made_of_ranks_batch_steps_and_time() -> None:
+def test_a_rate_is_ranks_times_batch_times_steps_over_time() -> None:
     two = training_result("ddp", 2, block_s=(1.0, 0.5, 0.25))
     assert two.block_rates == [200.0, 400.0, 800.0]  # 2 ranks x 10 samples x 10 steps
     assert loader_result(2, block_s=(1.0, 0.5)).block_rates == [200.0, 400.0]
     assert allreduce_result("torch", 2).block_rates == []
 
 
-def test_a_result_says_what_carried_the_data() -> None:
+def test_the_name_of_an_engine_includes_its_transport() -> None:
     assert as_it_ran("torch", "hvdtools-mpi", "mpi") == "hvdtools-mpi"
     assert as_it_ran("torch", "hvdtools-mpi", "nccl") == "hvdtools-mpi+nccl"
     assert as_it_ran("torch", "ddp", "gloo") == "ddp-gloo"
@@ -175,11 +175,11 @@ def test_only_chosen_variables_are_recorded() -> None:
     assert seen == {"OMP_NUM_THREADS": "1"}
 
 
-def test_last_words_do_not_name_the_user_or_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_do_not_name_the_user_or_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/jo")
     monkeypatch.setattr("platform.node", lambda: "box-7")
-    said = facts.without_names("box-7: /home/jo/train.py failed, /home/joanna did not, box-77")
-    assert said == "<host>: ~/train.py failed, /home/joanna did not, box-77"
+    cleaned = facts.without_names("box-7: /home/jo/train.py failed, /home/joanna did not, box-77")
+    assert cleaned == "<host>: ~/train.py failed, /home/joanna did not, box-77"
 
 
 def test_hardware_names_this_cpu() -> None:

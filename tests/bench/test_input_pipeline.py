@@ -15,7 +15,7 @@ from jobs import Job, start_job
 from paths import BENCHMARKS
 from PIL import Image
 
-from hvdtools.bench.results.measured import Loader, from_table
+from hvdtools.bench.results.measured import Loader, from_dict
 from hvdtools.bench.run.runs import free_ports
 
 pytestmark = pytest.mark.ranks
@@ -89,7 +89,7 @@ def test_a_folder_is_loaded_on_every_rank(ranks: int, folder: Path, tmp_path: Pa
     job = load(ranks, *told, "--workers", 1, *BLOCKS, "--result", result)
     assert job.exit_code == 0, job.text
     (line,) = result.read_text().splitlines()
-    found = from_table("input", json.loads(line))
+    found = from_dict("input", json.loads(line))
     assert isinstance(found, Loader)
     assert (found.engine, found.data, found.batch_per_rank) == ("loader", str(folder), 4)
     assert (found.workers, found.steps_per_block, found.stopped_by) == (1, 3, "limit")
@@ -116,7 +116,7 @@ def test_the_command_starts_it(tmp_path: Path) -> None:
         timeout=120,
     )
     assert ended.returncode == 0, ended.stderr
-    found = from_table("input", json.loads((tmp_path / "result").read_text()))
+    found = from_dict("input", json.loads((tmp_path / "result").read_text()))
     assert isinstance(found, Loader)
     assert found.workers == 0 and len(found.rank_step_s) == 2  # one batch on the device
 

@@ -14,7 +14,7 @@ import pytest
 from jobs import start_job
 from paths import BENCHMARKS
 
-from hvdtools.bench.results.measured import Training, from_table
+from hvdtools.bench.results.measured import Training, from_dict
 from hvdtools.bench.run.runs import free_ports
 from hvdtools.core.errors import HvdtoolsError
 
@@ -196,7 +196,7 @@ def options(ranks: int, weights: Path, result: Path) -> list[object]:
 def measured_in(result: Path) -> Training:
     """The one line of a result file."""
     (line,) = result.read_text().splitlines()
-    measured = from_table("training", json.loads(line))
+    measured = from_dict("training", json.loads(line))
     assert isinstance(measured, Training)
     return measured
 

@@ -1,4 +1,4 @@
-"""Small results of a benchmark run, for tests: whole but for the numbers that a test gives."""
+"""Small results of a benchmark run, for tests: complete except for the numbers a test gives."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def training_result(
 
 
 def phases(ranks: int, *seconds: float) -> dict[str, tuple[float, ...]]:
-    """Input, forward, backward and optimizer, alike on every rank."""
+    """Input, forward, backward and optimizer, equal on every rank."""
     return {name: (each,) * ranks for name, each in zip(PHASES, seconds, strict=True)}
 
 
@@ -93,7 +93,7 @@ def allreduce_result(
 ) -> Result:
     """All-reduces that worked: message bytes -> seconds of one operation in each block.
 
-    `points` replaces what `op_s` and the words beside it say.
+    `points` replaces `op_s`, `dtype`, `tensors` and `wrong_elements`.
     """
     sizes = {1024: (0.001,) * 6} if op_s is None else op_s
     made = tuple(
@@ -159,7 +159,7 @@ def loader_result(
     )
 
 
-def failed(result: Result, why: str = "rank 1 ended with exit code 3: out of luck") -> Result:
+def failed(result: Result, why: str = "rank 1 ended with exit code 3: out of memory") -> Result:
     """The same case, had it failed."""
     return dataclasses.replace(result, measured=None, exit_code=3, error=why)
 

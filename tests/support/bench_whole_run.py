@@ -1,4 +1,4 @@
-"""A made-up run that has all that a report can show: for tests of the page and of the CSV."""
+"""A made-up run with everything that a report can show: for tests of the page and of the CSV."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 from bench_examples import allreduce_result, failed, loader_result, training_result
 
-from hvdtools.bench.predict.forecasts import Forecasts, Question, forecasts
-from hvdtools.bench.predict.network import network_of
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.predict.engine_prediction import PredictionRequest
+from hvdtools.bench.predict.network import parse_network
+from hvdtools.bench.predict.run_prediction import RunPrediction, predict_run
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.results.result_file import Result
 
@@ -30,15 +32,15 @@ def trainings(
     input_s: float = 0.001,
     accuracy: float | None = None,
 ) -> list[Result]:
-    """Of each engine on each (ranks, nodes), no two cases alike."""
+    """Results of each engine on each (ranks, nodes); no two cases are equal."""
     made = []
     for turn in range(1, repeats + 1):
         for ranks, nodes in sizes:
-            for place, engine in enumerate(engines):
+            for number, engine in enumerate(engines):
                 alone_s = 0.05 / (ranks if scaling == "strong" else 1)
-                sent_s = 0.002 * (place + 1) * math.log2(ranks) * nodes
+                sent_s = 0.002 * (number + 1) * math.log2(ranks) * nodes
                 step_s = alone_s + (0 if engine == "no_comm" else sent_s)
-                block_s = [10 * step_s * (1 + 0.01 * math.sin(7 * n + place)) for n in range(8)]
+                block_s = [10 * step_s * (1 + 0.01 * math.sin(7 * n + number)) for n in range(8)]
                 made.append(
                     training_result(
                         engine,
@@ -57,7 +59,7 @@ def trainings(
                             "backward": [step_s - 0.36 * alone_s] * ranks,
                             "optimizer": [0.05 * alone_s] * ranks,
                         },
-                        peak_memory_bytes=(int(3e9) + place * 10**8,) * ranks,
+                        peak_memory_bytes=(int(3e9) + number * 10**8,) * ranks,
                         accuracy=accuracy,
                         batch_per_rank=64 // ranks if scaling == "strong" else 10,
                         gradient_bytes=100_000_000,
@@ -67,16 +69,16 @@ def trainings(
 
 
 def allreduces(ranks: int) -> list[Result]:
-    """Three engines; one refuses float16, one sums wrongly on four ranks."""
+    """Three engines; one does not support float16, one has wrong sums on four ranks."""
     made = []
-    for place, engine in enumerate(("horovod-mpi", "torch", "mpi4py")):
+    for number, engine in enumerate(("horovod-mpi", "torch", "mpi4py")):
         points = []
         for dtype, tensors in (("float32", 1), ("float32", 16), ("float16", 1)):
             if (engine, dtype) == ("mpi4py", "float16"):
                 points.append(Point(1024, dtype, tensors, 10, (), 0, "it has no such type"))
                 continue
             for power in range(10, 27, 4):
-                sent_s = (1 + place) * (2e-5 * ranks + 2**power * (ranks - 1) / ranks / 1e9)
+                sent_s = (1 + number) * (2e-5 * ranks + 2**power * (ranks - 1) / ranks / 1e9)
                 wrong = WRONG if (engine, power, ranks) == ("torch", 18, 4) else 0
                 op_s = tuple(sent_s * (1 + 0.01 * n) for n in range(7))
                 points.append(Point(2**power, dtype, tensors, 10, op_s, wrong))
@@ -120,7 +122,8 @@ def whole_run() -> list[Result]:
     ]
 
 
-def predictions(results: Sequence[Result]) -> Forecasts:
-    """Of one model, on a network that the user gave."""
-    asked = Question((1, 2, 4, 8, 32), network_of("100Gbit,5us"), model="resnet50")
-    return forecasts(results, asked)
+def prediction(results: Sequence[Result]) -> RunPrediction:
+    """Of one model, on a network given by the user."""
+    network = parse_network("100Gbit,5us")
+    request = PredictionRequest((1, 2, 4, 8, 32), network, model="resnet50")
+    return predict_run(analyze(results), request)

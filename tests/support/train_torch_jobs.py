@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from jobs import Job, start_job
 
-from hvdtools.bench.results.measured import Training, from_table
+from hvdtools.bench.results.measured import Training, from_dict
 from hvdtools.bench.run.runs import free_ports
 from hvdtools.launch import detect_host
 
@@ -40,6 +40,6 @@ def train(
 
 def lines_of(result: Path) -> dict[str, Training]:
     """Engine -> what the program wrote, in its order; each line is valid."""
-    found = [from_table("training", json.loads(line)) for line in result.read_text().splitlines()]
+    found = [from_dict("training", json.loads(line)) for line in result.read_text().splitlines()]
     assert all(isinstance(each, Training) for each in found)
     return {each.engine: each for each in found}  # type: ignore[union-attr, misc]

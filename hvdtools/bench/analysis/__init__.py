@@ -1,1 +1,1 @@
-"""From results to numbers: medians, intervals, ratios, comparisons."""
+"""From results to numbers: `summary.analyze` computes everything that a renderer shows."""

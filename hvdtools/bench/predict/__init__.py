@@ -1,1 +1,1 @@
-"""How a measured training would scale on machines that were not measured."""
+"""Predicts how a measured training scales on more ranks, or on another network."""

@@ -1,15 +1,14 @@
-"""What an all-reduce costs on any number of ranks: three numbers, fitted to those measured.
+"""The cost of an all-reduce on any number of ranks: an alpha-beta model fitted to measured ones.
 
-A ring all-reduce of m bytes on N ranks takes 2 (N-1) steps, in each of which every
-rank sends m/N bytes to its neighbour (Thakur, Rabenseifner and Gropp, Optimization of
-Collective Communication Operations in MPICH, IJHPCA 19(1), 2005, section 4.5):
+A ring all-reduce of m bytes on N ranks takes 2 (N-1) steps, in each of which every rank
+sends m/N bytes to its neighbor (Thakur, Rabenseifner and Gropp, Optimization of Collective
+Communication Operations in MPICH, IJHPCA 19(1), 2005, section 4.5):
 
     seconds = constant + 2 (N-1) alpha + 2 (N-1)/N m / bandwidth
 
-The constant is not theirs. Horovod looks for finished gradients once a cycle (1 ms by
-default) and agrees on them before anything is sent: that is waited for once an
-operation, whatever its size and the number of ranks. Messages that are ready together
-wait together.
+The constant is an addition: Horovod looks for finished gradients once a cycle (1 ms by
+default) and agrees on them before it sends anything. Every all-reduce waits for that once,
+whatever its size and the number of ranks. Messages that are ready together wait together.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ class AlphaBeta:
     """Seconds of a ring all-reduce: constant + 2 (N-1) alpha + 2 (N-1)/N bytes / bandwidth.
 
     Attributes:
-        constant_s: What every operation takes on any number of ranks and bytes.
+        constant_s: Of every all-reduce, on any number of ranks and for any size.
         alpha_s: Latency of each of the ring's 2 (N-1) steps.
-        bytes_per_s: Of the slowest hop; infinite where no time grew with the bytes.
-        fit_error: Median of |fitted / measured - 1| over the points; None where
-            nothing was fitted.
+        bytes_per_s: Of the slowest hop; infinite where no time grows with the bytes.
+        fit_error: Median of |fitted / measured - 1| over the points; None where nothing
+            was fitted.
     """
 
     constant_s: float
@@ -40,15 +39,15 @@ class AlphaBeta:
     fit_error: float | None
 
     def seconds(self, ranks: int, message_bytes: float) -> float:
-        """Of one all-reduce; one rank has nobody to send to."""
+        """Of one all-reduce; 0 on one rank."""
         if ranks == 1:
             return 0.0
         steps = 2 * (ranks - 1)
-        moved_s = steps / ranks * message_bytes / self.bytes_per_s
-        return self.constant_s + steps * self.alpha_s + moved_s
+        transfer_s = steps / ranks * message_bytes / self.bytes_per_s
+        return self.constant_s + steps * self.alpha_s + transfer_s
 
     def step_seconds(self, ranks: int, gradient_bytes: float, allreduces_per_step: int) -> float:
-        """A step's all-reduces, queued one behind another: their constant parts overlap."""
+        """Of a step's all-reduces, queued one behind another: their constants overlap."""
         if ranks == 1:
             return 0.0
         one_s = self.seconds(ranks, gradient_bytes / allreduces_per_step) - self.constant_s
@@ -56,7 +55,7 @@ class AlphaBeta:
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedAllreduce:
     """One measured all-reduce."""
 
     ranks: int
@@ -64,18 +63,18 @@ class Timed:
     op_s: float
 
 
-def fit(timed: Sequence[Timed]) -> AlphaBeta:
+def fit(timed: Sequence[TimedAllreduce]) -> AlphaBeta:
     """The cost with the least squares of relative errors; no part of it is negative.
 
-    Relative, since a 1 KiB message is as good a measurement as one of 1 GiB, whose
-    seconds are a million times as many. On a single number of ranks a latency of each
-    step cannot be told from a constant: it is all taken as the constant.
+    The errors are relative because a 1 KiB message is as good a measurement as one of 1 GiB,
+    which takes a million times as long. A single number of ranks cannot tell the latency of a
+    step from the constant: it all counts as the constant.
 
     Raises:
         ValueError: Nothing was timed.
     """
     if not timed:
-        raise ValueError("nothing was timed")
+        raise ValueError("fit needs at least one timed all-reduce")
     can_tell_alpha = len({each.ranks for each in timed}) > 1
     rows = [
         [
@@ -86,7 +85,7 @@ def fit(timed: Sequence[Timed]) -> AlphaBeta:
         for each in timed
     ]
     matrix = np.array(rows)
-    # Seconds and seconds a byte are ten orders of magnitude apart.
+    # Seconds and seconds per byte are ten orders of magnitude apart.
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0
     found, _ = nnls(matrix / scale, np.ones(len(rows)))

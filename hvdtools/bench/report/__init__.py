@@ -1,1 +1,1 @@
-"""What people read: tables, the page, CSV."""
+"""Renders a `RunSummary`: on the terminal, as a page and as CSV."""

@@ -1,16 +1,16 @@
-"""The page's colours, for light and for dark, and the engines' and phases' own among them.
+"""The colors of the page, of engines and of phases, for a light and a dark scheme.
 
-No two that meet in one plot look the same to a colour-blind reader, with
-markers (engines) or hatches (phases) beside the colour all the same. Text has a
-contrast of at least 4.5 to 1 and a mark one of 3 to 1, as WCAG 2.2 asks (1.4.3
-and 1.4.11). `tests/bench/test_bench_palette.py` computes all three.
+No two that occur in one plot look the same to a color-blind reader, and markers (engines)
+or hatches (phases) differ as well. Text has a contrast of at least 4.5 to 1 and a mark one
+of 3 to 1, as WCAG 2.2 requires (1.4.3 and 1.4.11). `tests/bench/test_bench_palette.py`
+computes all three.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# name of the page's variable -> (light, dark)
+# Name of the CSS variable -> (light, dark).
 PAGE = {
     "paper": ("#f8f8f6", "#14161a"),
     "panel": ("#ffffff", "#1c1f24"),
@@ -41,11 +41,11 @@ HATCHES = {"input": "..", "communication": "///"}
 
 @dataclass(frozen=True)
 class Mark:
-    """How an engine is drawn, in every plot and every section alike.
+    """How every plot draws an engine.
 
     Attributes:
-        name: Of its colour, a key of `MARKS`.
-        shape: As matplotlib names markers.
+        name: Of its color, a key of `MARKS`.
+        shape: A matplotlib marker.
         hollow: True where NCCL carries the data.
     """
 
@@ -55,7 +55,7 @@ class Mark:
 
     @property
     def number(self) -> int:
-        """Of its colour among `MARKS`."""
+        """The position of its color in `MARKS`."""
         return list(MARKS).index(self.name)
 
 
@@ -80,8 +80,8 @@ def mark_of(engine: str) -> Mark:
     return Mark(name, shape, hollow="nccl" in engine)
 
 
-def variables(dark: bool) -> dict[str, str]:
-    """Every colour of the page by its variable's name."""
-    marks = {f"mark-{number}": colours for number, colours in enumerate(MARKS.values())}
-    phases = {f"phase-{name}": colours for name, colours in PHASES.items()}
+def css_variables(dark: bool) -> dict[str, str]:
+    """Every color of the page by the name of its CSS variable."""
+    marks = {f"mark-{number}": colors for number, colors in enumerate(MARKS.values())}
+    phases = {f"phase-{name}": colors for name, colors in PHASES.items()}
     return {name: pair[dark] for name, pair in (PAGE | marks | phases).items()}

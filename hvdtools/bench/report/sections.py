@@ -1,40 +1,39 @@
-"""What a report says of each work: a heading, sentences, a table. The page adds plots to it."""
+"""The sections of a report: a heading, sentences and a table for each workload."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hvdtools.bench.analysis.curves import Curve, curves
-from hvdtools.bench.analysis.loaders import LoaderRow, loaders
-from hvdtools.bench.analysis.stats import Row, is_input_bound, summarise
-from hvdtools.bench.analysis.workloads import by_workload, workloads_of
-from hvdtools.bench.report.cells import Grid
-from hvdtools.bench.report.curve_grids import curve_grid
-from hvdtools.bench.report.grids import failures, loader_grid, training_grid
-from hvdtools.bench.report.sentences import (
-    allreduce_sentence,
-    how_surely,
-    input_bound,
-    input_sentence,
-    refusals,
-    training_sentence,
+from hvdtools.bench.analysis.allreduce import AllreduceCurve
+from hvdtools.bench.analysis.summary import RunSummary, WorkloadSummary
+from hvdtools.bench.analysis.training import TrainingRow
+from hvdtools.bench.analysis.workloads import Workload
+from hvdtools.bench.report.result_tables import allreduce_table, loader_table, training_table
+from hvdtools.bench.report.table import Table
+from hvdtools.bench.report.text import (
+    describe_allreduces,
+    describe_loaders,
+    describe_training,
+    failure_lines,
+    input_bound_notes,
+    precision_notes,
+    unsupported_notes,
 )
-from hvdtools.bench.report.titles import titles
-from hvdtools.bench.results.result_file import Result
+from hvdtools.bench.suite.engines import FAMILIES
 
 
 @dataclass(frozen=True)
 class Section:
-    """One work, or all loaders.
+    """One workload, or all loaders.
 
     Attributes:
         name: An id for the page.
-        title: What was done.
+        title: What was run.
         scaling: "weak scaling", "strong scaling"; "" where nothing is scaled.
-        sentence: What was run.
-        notes: What to know before believing the numbers.
-        grid: The table.
+        description: How it was run.
+        notes: What to know before trusting the numbers.
+        table: The numbers.
         failures: A line for each reason.
         rows, curves: What to plot.
     """
@@ -42,100 +41,112 @@ class Section:
     name: str
     title: str
     scaling: str
-    sentence: str
+    description: str
     notes: tuple[str, ...]
-    grid: Grid
+    table: Table
     failures: tuple[str, ...]
-    rows: tuple[Row, ...] = ()
-    curves: tuple[Curve, ...] = ()
+    rows: tuple[TrainingRow, ...] = ()
+    curves: tuple[AllreduceCurve, ...] = ()
 
 
-def sections(results: Sequence[Result]) -> list[Section]:
-    """Trainings, then all-reduces, then loaders; each as they were first run."""
-    rows, loader_rows = summarise(results), loaders(results)
+def sections_of(run: RunSummary) -> list[Section]:
+    """Trainings, then all-reduces, then loaders; each in the order of their first run."""
+    trainings, allreduces = run.of_kind("training"), run.of_kind("allreduce")
+    names = titles([each.workload for each in (*trainings, *allreduces)])
     return [
-        *_trainings(results, rows, loader_rows),
-        *_allreduces(results),
-        *_inputs(results, rows, loader_rows),
+        *(_training(f"training-{n}", names, run, each) for n, each in enumerate(trainings, 1)),
+        *(_allreduce(f"allreduce-{n}", names, each) for n, each in enumerate(allreduces, 1)),
+        *_loaders(names, run),
     ]
 
 
-def _trainings(
-    results: Sequence[Result], rows: Sequence[Row], loader_rows: Sequence[LoaderRow]
-) -> list[Section]:
-    workloads = by_workload(results)
-    named = titles(list(workloads))
-    made = []
-    for number, (workload, of_one) in enumerate(workloads.items(), 1):
-        mine = tuple(row for row in rows if row.workload == workload)
-        made.append(
-            Section(
-                name=f"training-{number}",
-                title=named[workload],
-                scaling=f"{workload.scaling} scaling" if workload.scaling else "",
-                sentence=training_sentence(of_one),
-                notes=(*input_bound(mine, loader_rows), *how_surely(of_one)),
-                grid=training_grid(mine),
-                failures=tuple(
-                    failures([(row.engine, row.ranks, row.nodes, row.failures) for row in mine])
-                ),
-                rows=mine,
-            )
-        )
-    return made
+def _training(
+    name: str, names: dict[Workload, str], run: RunSummary, summary: WorkloadSummary
+) -> Section:
+    bound = [each for each in run.input_bound if each.row.workload == summary.workload]
+    rows = summary.training_rows
+    failures = failure_lines([(row.engine, row.ranks, row.nodes, row.failures) for row in rows])
+    return Section(
+        name=name,
+        title=names[summary.workload],
+        scaling=_scaling(summary.workload),
+        description=describe_training(summary.results),
+        notes=(*input_bound_notes(bound), *precision_notes(summary.results)),
+        table=training_table(rows),
+        failures=tuple(failures),
+        rows=rows,
+    )
 
 
-def _allreduces(results: Sequence[Result]) -> list[Section]:
-    drawn = curves(results)
-    workloads = workloads_of([result for result in results if result.kind == "allreduce"])
-    named = titles(list(workloads))
-    made = []
-    for number, (workload, of_one) in enumerate(workloads.items(), 1):
-        mine = tuple(curve for curve in drawn if curve.workload == workload)
-        # A job fails once, with all its kinds of messages.
-        failed = dict.fromkeys(
-            (each.engine, each.ranks, each.nodes, each.failures) for each in mine
-        )
-        made.append(
-            Section(
-                name=f"allreduce-{number}",
-                title=named[workload],
-                scaling=f"{workload.scaling} scaling" if workload.scaling else "",
-                sentence=allreduce_sentence(of_one),
-                notes=(*refusals(mine), *how_surely(of_one)),
-                grid=curve_grid(mine),
-                failures=tuple(failures(list(failed))),
-                curves=mine,
-            )
-        )
-    return made
+def _allreduce(name: str, names: dict[Workload, str], summary: WorkloadSummary) -> Section:
+    curves = summary.allreduce_curves
+    # A job fails once, with all its types and numbers of tensors.
+    failed = dict.fromkeys((each.engine, each.ranks, each.nodes, each.failures) for each in curves)
+    return Section(
+        name=name,
+        title=names[summary.workload],
+        scaling=_scaling(summary.workload),
+        description=describe_allreduces(summary.results),
+        notes=(*unsupported_notes(curves), *precision_notes(summary.results)),
+        table=allreduce_table(curves),
+        failures=tuple(failure_lines(list(failed))),
+        curves=curves,
+    )
 
 
-def _inputs(
-    results: Sequence[Result], rows: Sequence[Row], loader_rows: Sequence[LoaderRow]
-) -> list[Section]:
-    if not loader_rows:
+def _loaders(names: dict[Workload, str], run: RunSummary) -> list[Section]:
+    """One section for all loaders; which trainings wait for them, as links to their notes."""
+    rows = run.loader_rows
+    if not rows:
         return []
-    named = [(each.workload.program, each.ranks, each.nodes, each.failures) for each in loader_rows]
+    bound = dict.fromkeys(each.row.workload for each in run.input_bound)
+    failed = [(row.workload.program, row.ranks, row.nodes, row.failures) for row in rows]
     return [
         Section(
             name="input",
             title="Input pipeline alone",
             scaling="",
-            sentence=input_sentence([result for result in results if result.kind == "input"]),
-            notes=_held_back(results, rows, loader_rows),
-            grid=loader_grid(loader_rows),
-            failures=tuple(failures(named)),
+            description=describe_loaders(
+                [result for each in run.of_kind("input") for result in each.results]
+            ),
+            notes=tuple(f"input-bound: {names[each]}, {_scaling(each)}." for each in bound),
+            table=loader_table(rows),
+            failures=tuple(failure_lines(failed)),
         )
     ]
 
 
-def _held_back(
-    results: Sequence[Result], rows: Sequence[Row], loader_rows: Sequence[LoaderRow]
-) -> tuple[str, ...]:
-    """Which trainings; how much is said with each."""
-    named = titles(list(by_workload(results)))
-    workloads = dict.fromkeys(row.workload for row in rows if is_input_bound(row, loader_rows))
-    return tuple(
-        f"input-bound: {named[workload]}, {workload.scaling} scaling." for workload in workloads
-    )
+def _scaling(workload: Workload) -> str:
+    return f"{workload.scaling} scaling" if workload.scaling else ""
+
+
+def titles(workloads: Sequence[Workload]) -> dict[Workload, str]:
+    """A heading for each workload, with those options in which others of that heading differ."""
+    made = {}
+    for workload in workloads:
+        title = _title(workload)
+        same_title = [
+            dict(other.options)
+            for other in workloads
+            if (_title(other), other.scaling) == (title, workload.scaling)
+        ]
+        differing = _differing_options(dict(workload.options), same_title)
+        made[workload] = f"{title} ({', '.join(differing)})" if differing else title
+    return made
+
+
+def _title(workload: Workload) -> str:
+    family = FAMILIES[workload.family]
+    model = " on ".join(filter(None, (workload.model, workload.data)))
+    details = ", ".join(filter(None, (model, workload.precision)))
+    program = "" if workload.program == family.program else f" ({workload.program})"
+    return f"{family.name}{program}{f': {details}' if details else ''}"
+
+
+def _differing_options(mine: dict[str, str], same_title: Sequence[dict[str, str]]) -> list[str]:
+    names = sorted({name for options in same_title for name in options})
+    return [
+        f"{name} {mine.get(name, 'not set')}"
+        for name in names
+        if len({options.get(name) for options in same_title}) > 1
+    ]

@@ -1,80 +1,130 @@
-"""A run's tables on a terminal."""
+"""A table as a value: each cell as text for the reader and as a value to sort by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from hvdtools.bench.analysis.interval import Estimate
+from hvdtools.bench.formatting import format_half_width, format_number, format_percent
 
-from hvdtools.bench.report.cells import Cell, Grid, Line
-from hvdtools.bench.report.sections import Section, sections
-from hvdtools.bench.results.result_file import Result
+_LARGEST_END = 10  # times the value: a longer interval is cut
 
-
-def show(console: Console, results: Sequence[Result]) -> None:
-    """Print a table of each work and, below it, what to know and why cases failed."""
-    for section in sections(results):
-        console.print()
-        console.print(_fitting(console, section))
-        for line in (*section.notes, *(f"failed: {line}" for line in section.failures)):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+T = TypeVar("T")
 
 
-def _fitting(console: Console, section: Section) -> Table:
-    """The table with two spaces between columns where there is room, else with one."""
-    table = _table(section, gap=2)
-    endless = console.options.update(max_width=1000)
-    is_wide = Measurement.get(console, endless, table).maximum > console.width
-    return _table(section, gap=1) if is_wide else table
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What the reader sees.
+        value: What the column sorts by; None for an empty cell.
+        note: Small print below the text: an interval.
+        short_note: The same for a terminal.
+        alarm: True for what must not be overlooked.
+    """
+
+    text: str
+    value: float | str | None
+    note: str = ""
+    short_note: str = ""
+    alarm: bool = False
 
 
-def _table(section: Section, gap: int) -> Table:
-    grid = section.grid
-    title = f"{section.title}, {section.scaling}" if section.scaling else section.title
-    table = Table(
-        title=Text(title),
-        title_justify="left",
-        title_style="bold",
-        caption="±: the 95 % interval's longer side" if _has_interval(grid) else None,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        show_edge=False,
-        padding=(0, 0, 0, gap - 1),
-    )
-    shown = [place for place in range(len(grid.columns)) if _fits(grid, place)]
-    # An interval stands below its value, so that a row fits on a terminal of 80 columns.
-    for place in shown:
-        column = grid.columns[place]
-        words = Text((column.short or "").replace(" ", "\n"))
-        table.add_column(words, justify="left" if column.of_words else "right", no_wrap=True)
-    for number, line in enumerate(grid.lines):
-        cells = [_stacked(line.cells[place]) for place in shown]
-        table.add_row(*cells, end_section=_ends_engine(grid.lines, number))
-    return table
+EMPTY = Cell("–", None)
 
 
-def _fits(grid: Grid, place: int) -> bool:
-    """Short columns only; nodes only where a job had several."""
-    if grid.columns[place].heading == "nodes":
-        return any(line.cells[place].value not in (None, 1) for line in grid.lines)
-    return grid.columns[place].short is not None
+@dataclass(frozen=True)
+class Column(Generic[T]):
+    """One column of a table whose rows show a T each.
+
+    Attributes:
+        heading: On the page.
+        cell: Makes the cell of a row.
+        short: The heading on a terminal; None if the terminal omits the column.
+        is_text: False where the values are numbers.
+    """
+
+    heading: str
+    cell: Callable[[T], Cell]
+    short: str | None = None
+    is_text: bool = False
 
 
-def _stacked(cell: Cell) -> Text:
-    text = Text(cell.text, style="bold red" if cell.alarm else "")
-    return text.append(f"\n{cell.short_note}", style="dim") if cell.short_note else text
+@dataclass(frozen=True)
+class Row:
+    """One row; failed ones stay last, however the table is sorted."""
+
+    cells: tuple[Cell, ...]
+    failed: bool = False
 
 
-def _ends_engine(lines: Sequence[Line], number: int) -> bool:
-    if number + 1 == len(lines):
-        return False
-    return lines[number].cells[0] != lines[number + 1].cells[0]
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows."""
+
+    columns: tuple[Column[Any], ...]
+    rows: tuple[Row, ...]
+    caption: str = ""
+
+    def without_empty_columns(self, keep: int) -> Table:
+        """Only the first `keep` columns and those with something in some row."""
+        wanted = [
+            number
+            for number in range(len(self.columns))
+            if number < keep or any(row.cells[number] != EMPTY for row in self.rows)
+        ]
+        rows = (Row(tuple(row.cells[n] for n in wanted), row.failed) for row in self.rows)
+        return Table(tuple(self.columns[n] for n in wanted), tuple(rows), self.caption)
 
 
-def _has_interval(grid: Grid) -> bool:
-    return any(cell.short_note for line in grid.lines for cell in line.cells)
+def make_table(
+    columns: Iterable[Column[T]],
+    items: Iterable[T],
+    caption: str = "",
+    has_failed: Callable[[T], bool] = lambda _: False,
+) -> Table:
+    """A row for each item."""
+    kept = tuple(columns)
+    rows = (Row(tuple(each.cell(item) for each in kept), has_failed(item)) for item in items)
+    return Table(kept, tuple(rows), caption)
+
+
+def text(words: str) -> Cell:
+    """A cell of a text column."""
+    return Cell(words, words) if words else EMPTY
+
+
+def number(value: float | None, written: Callable[[float], str] = "{:,}".format) -> Cell:
+    """A cell of a number column."""
+    return EMPTY if value is None else Cell(written(value), value)
+
+
+def rate(estimate: Estimate | None) -> Cell:
+    """A rate with its interval."""
+    return with_interval(estimate, format_number)
+
+
+def share(estimate: Estimate | None) -> Cell:
+    """A share in percent with its interval."""
+    return with_interval(estimate, format_percent, lambda end: f"{100 * end:.1f}")
+
+
+def with_interval(
+    estimate: Estimate | None,
+    written: Callable[[float], str],
+    end_written: Callable[[float], str] | None = None,
+) -> Cell:
+    """A value and, below it, its interval, if there is one."""
+    if estimate is None:
+        return EMPTY
+    if not estimate.has_interval:
+        return Cell(written(estimate.value), estimate.value)
+    end_written = end_written or written
+    high = min(estimate.high, _LARGEST_END * estimate.value)
+    beyond = ">" if high < estimate.high else ""
+    note = f"[{end_written(estimate.low)}–{beyond}{end_written(high)}]"
+    half_width = format_half_width(estimate.half_width)
+    return Cell(written(estimate.value), estimate.value, note, half_width)

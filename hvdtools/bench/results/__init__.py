@@ -1,1 +1,1 @@
-"""Result files: one JSON line for each engine of a case."""
+"""Result files: their fields, their schema, and the migration of older versions."""

@@ -13,8 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hvdtools.bench.analysis.bandwidth import busbw_gb_per_s
 from hvdtools.bench.analysis.interval import median_interval
-from hvdtools.bench.report.grids import size_words
-from hvdtools.bench.report.words import bytes_in_words, listed, plus_minus, rate_in_words
+from hvdtools.bench.formatting import (
+    format_bytes,
+    format_half_width,
+    format_list,
+    format_number,
+    format_size,
+)
 from hvdtools.bench.results.measured import Allreduce, Training
 from hvdtools.bench.results.result_file import Result
 from hvdtools.bench.suite.cases import Case
@@ -74,11 +79,11 @@ def _job(result: Result) -> tuple[object, ...]:
 
 
 def _named(case: Case) -> str:
-    return f"{listed(case.engines)}, {_where(case.ranks, case.nodes, case.repeat)}"
+    return f"{format_list(case.engines)}, {_where(case.ranks, case.nodes, case.repeat)}"
 
 
 def _where(ranks: int, nodes: int, turn: int) -> str:
-    return f"{size_words(ranks, nodes)}, repeat {turn}"
+    return f"{format_size(ranks, nodes)}, repeat {turn}"
 
 
 def outcome(result: Result) -> str:
@@ -101,8 +106,8 @@ def outcome(result: Result) -> str:
 def _rate(result: Result) -> str:
     rates = result.block_rates
     interval = median_interval(rates)
-    width = "" if interval is None else f" {plus_minus(interval.half_width)}"
-    return f"{rate_in_words(float(np.median(rates)))} samples/s{width}"
+    width = "" if interval is None else f" {format_half_width(interval.half_width)}"
+    return f"{format_number(float(np.median(rates)))} samples/s{width}"
 
 
 def _trained(training: Training) -> str:
@@ -122,6 +127,6 @@ def _allreduces(result: Result, measured: Allreduce) -> str:
     best = done[most]
     wrong = sum(point.wrong_elements for point in done)
     return (
-        f"best bus bandwidth {rate:.3g} GB/s ({bytes_in_words(best.message_bytes)} of "
+        f"best bus bandwidth {rate:.3g} GB/s ({format_bytes(best.message_bytes)} of "
         f"{best.dtype}){f', {wrong:,} WRONG ELEMENTS' if wrong else ''}"
     )

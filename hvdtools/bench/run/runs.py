@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.bench.results.measured import Measured, from_table
-from hvdtools.bench.results.result_file import Result, append, whole_results
+from hvdtools.bench.results.measured import Measured, from_dict
+from hvdtools.bench.results.result_file import Result, append, results_so_far
 from hvdtools.bench.run import facts
 from hvdtools.bench.run.place import Place, inside_slurm
 from hvdtools.bench.suite.cases import Case, name_of, names_of
@@ -54,7 +54,7 @@ class Run:
         Raises:
             HvdtoolsError: The run measured another suite: its results would not compare.
         """
-        mine = [each for each in whole_results(self.file) if each.run_id == self.run_id]
+        mine = [each for each in results_so_far(self.file) if each.run_id == self.run_id]
         if any(each.suite_digest != self.suite.digest for each in mine):
             raise HvdtoolsError(
                 f"The suite {self.suite.name!r} has changed since run {self.run_id} began: start a "
@@ -168,7 +168,7 @@ def _measured(case: Case, answer: Path) -> dict[str, Measured]:
         raise HvdtoolsError("the program ended well but wrote no result")
     found = {}
     for line in answer.read_text(encoding="utf-8").splitlines():
-        measured = from_table(case.family.kind, json.loads(line))
+        measured = from_dict(case.family.kind, json.loads(line))
         found[measured.engine] = measured
     by_name = {
         name: found.pop(engine.program_engine, None)

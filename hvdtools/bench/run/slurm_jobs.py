@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvdtools.bench.results.result_file import FILE_NAME, append, whole_results
+from hvdtools.bench.results.result_file import FILE_NAME, append, results_so_far
 from hvdtools.bench.suite.cases import Case, name_of
 from hvdtools.bench.suite.suite_file import Suite
 from hvdtools.core.errors import HvdtoolsError
@@ -122,11 +122,11 @@ def _cancel(ids: Sequence[str]) -> None:
 def gather(request: Request) -> None:
     """Append what the run's jobs have measured to its results, each result once."""
     whole = request.folder / FILE_NAME
-    there = [result for result in whole_results(whole) if result.run_id == request.run_id]
+    there = [result for result in results_so_far(whole) if result.run_id == request.run_id]
     known = {name_of(result) for result in there}
     parts = (request.folder / "parts" / request.run_id).glob(f"*/{FILE_NAME}")
     for part in sorted(parts):
-        for result in whole_results(part):
+        for result in results_so_far(part):
             if name_of(result) not in known:
                 append(whole, result)
                 known.add(name_of(result))

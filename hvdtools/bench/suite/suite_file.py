@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hvdtools.bench.analysis.workloads import without_measuring
+from hvdtools.bench.analysis.workloads import without_measurement_options
 from hvdtools.bench.suite.engines import FAMILIES, PROGRAMS
 from hvdtools.bench.suite.program import Program, read_program
 from hvdtools.bench.suite.tables import check_keys, check_listed_once
@@ -149,7 +149,7 @@ def _check_apart(programs: tuple[Program, ...], file: Path) -> None:
         if FAMILIES[program.family].kind == "allreduce":
             continue
         for scaling, engine in itertools.product(program.scalings, program.engines):
-            workload = without_measuring(program.options_under(scaling))
+            workload = without_measurement_options(program.options_under(scaling))
             case = (program.file, scaling, engine, frozenset(workload.items()))
             if case in seen:
                 raise HvdtoolsError(

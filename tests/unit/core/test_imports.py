@@ -73,6 +73,12 @@ MAY_IMPORT_WITHIN = {
         "saving": {"optimizer", "replicas"},
         "callbacks": {"optimizer", "replicas"},
     },
+    "bench": {
+        "results": {"suite"},
+        "analysis": {"formatting", "results", "suite"},
+        "predict": {"analysis", "formatting", "results", "suite"},
+        "report": {"analysis", "formatting", "predict", "results", "suite"},
+    },
 }
 PARTS = [(package, part) for package, parts in MAY_IMPORT_WITHIN.items() for part in parts]
 

@@ -3,30 +3,30 @@
   const root = document.documentElement;
   const KEPT = "hvdtools-theme";
 
-  // The scheme: the system's, until the button says otherwise; a choice is kept.
+  // The color scheme: the system's until the button is used; the choice is stored.
   const system = matchMedia("(prefers-color-scheme: dark)");
   const toggle = document.querySelector(".toggle");
   const dark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
-  const name = () => { toggle.textContent = dark() ? "Light colours" : "Dark colours"; };
+  const name = () => { toggle.textContent = dark() ? "Light colors" : "Dark colors"; };
   toggle.hidden = false;
   toggle.addEventListener("click", () => {
     root.dataset.theme = dark() ? "light" : "dark";
-    try { localStorage.setItem(KEPT, root.dataset.theme); } catch { /* a browser that keeps nothing */ }
+    try { localStorage.setItem(KEPT, root.dataset.theme); } catch { /* storage is blocked */ }
     name();
   });
   system.addEventListener("change", name);
   name();
 
-  // Tables: a button in every heading sorts by its column, and again the other way repeat.
-  // Rows of failures stay last, and before them those that have nothing in the column.
-  const words = new Intl.Collator("en", { numeric: true });
+  // Tables: a button in every heading sorts by its column, and the next click reverses it.
+  // Failed rows stay last, and before them those with an empty cell in the column.
+  const text = new Intl.Collator("en", { numeric: true });
   const key = (row, column) => row.cells[column].dataset.value;
   const compare = (column, number, sign) => (one, other) => {
     const failed = Number("failed" in one.dataset) - Number("failed" in other.dataset);
     if (failed) return failed;
     const [a, b] = [key(one, column), key(other, column)];
     if (a === "" || b === "") return Number(a === "") - Number(b === "");
-    return sign * (number ? Number(a) - Number(b) : words.compare(a, b));
+    return sign * (number ? Number(a) - Number(b) : text.compare(a, b));
   };
   for (const table of document.querySelectorAll("table.sorts")) {
     const body = table.tBodies[0];
@@ -47,7 +47,7 @@
     });
   }
 
-  // Panels: all are shown without this script; with it, the one that is chosen.
+  // Panels: without this script all are shown; with it, the selected one.
   for (const chooser of document.querySelectorAll(".chooser")) {
     const panels = [...document.querySelectorAll(`.panel[data-of="${chooser.dataset.of}"]`)];
     const select = chooser.querySelector("select");

@@ -1,6 +1,6 @@
 "use strict";
-// In the head, so that a page is never shown in the scheme that was not chosen.
+// In the head, so that the page never appears in the other scheme first.
 try {
   const kept = localStorage.getItem("hvdtools-theme");
   if (kept === "light" || kept === "dark") document.documentElement.dataset.theme = kept;
-} catch { /* a browser that keeps nothing */ }
+} catch { /* storage is blocked */ }

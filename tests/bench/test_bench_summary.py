@@ -1,4 +1,4 @@
-"""The numbers of a report: medians, intervals, ratios, splits and skew, as they should be."""
+"""The numbers of a run: medians, intervals, ratios, step times, skew, curves, loaders."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from bench_examples import (
     training_result,
 )
 
-from hvdtools.bench.analysis.bootstrap import generator, resample, span_of
-from hvdtools.bench.analysis.curves import curves
-from hvdtools.bench.analysis.interval import Span
-from hvdtools.bench.analysis.loaders import loaders
-from hvdtools.bench.analysis.stats import Row, is_input_bound, summarise
-from hvdtools.bench.analysis.workloads import by_workload
-from hvdtools.bench.report.plots import phases_of
+from hvdtools.bench.analysis.bootstrap import estimate, resample
+from hvdtools.bench.analysis.interval import Estimate
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.analysis.training import TrainingRow
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.results.result_file import Result
 
 
-def rows_of(results: Sequence[Result]) -> dict[tuple[str, int, int], Row]:
-    return {(row.engine, row.ranks, row.nodes): row for row in summarise(results)}
+def rows_of(results: Sequence[Result]) -> dict[tuple[str, int, int], TrainingRow]:
+    return {(row.engine, row.ranks, row.nodes): row for row in training_rows(results)}
 
 
-def exactly(value: float) -> Span:
-    return Span(*(pytest.approx(value) for _ in range(3)))
+def training_rows(results: Sequence[Result]) -> list[TrainingRow]:
+    return analyze(results).training_rows
 
 
-def test_a_rate_is_made_of_ranks_batch_steps_and_time() -> None:
+def exactly(value: float) -> Estimate:
+    return Estimate(*(pytest.approx(value) for _ in range(3)))
+
+
+def test_a_rate_is_ranks_times_batch_times_steps_over_time() -> None:
     row = rows_of([training_result("ddp", 2, block_s=(1.0, 0.5, 0.25))])["ddp-gloo", 2, 1]
     assert row.samples_per_s is not None
-    assert row.samples_per_s.middle == pytest.approx(400)  # 2 ranks x 10 samples x 10 steps / 0.5 s
+    assert row.samples_per_s.value == pytest.approx(400)  # 2 ranks x 10 samples x 10 steps / 0.5 s
     assert (row.repeats, row.blocks, row.batch_per_rank) == (1, 3, BATCH)
 
 
-def test_repeats_count_alike_however_many_blocks_each_has() -> None:
+def test_repeats_have_equal_weight_for_any_number_of_blocks() -> None:
     results = [
         training_result("ddp", 1, 1, (1.0,) * 50),
         training_result("ddp", 1, 2, (4.0,) * 5),
     ]
-    (row,) = summarise(results)
-    assert row.samples_per_s is not None and row.samples_per_s.middle == pytest.approx(50)
+    (row,) = training_rows(results)
+    assert row.samples_per_s is not None and row.samples_per_s.value == pytest.approx(50)
     assert (row.repeats, row.blocks) == (2, 55)
 
 
@@ -60,16 +61,16 @@ def test_rows_are_in_the_order_of_engines_nodes_and_ranks() -> None:
         for engine in ("no_comm", "ddp")
         for ranks, nodes in ((4, 2), (2, 1), (1, 1), (2, 2))
     ]
-    found = [(row.engine, row.ranks, row.nodes) for row in summarise(results)]
+    found = [(row.engine, row.ranks, row.nodes) for row in training_rows(results)]
     sizes = [(1, 1), (2, 1), (2, 2), (4, 2)]
     assert found == [(engine, *size) for engine in ("no_comm", "ddp-gloo") for size in sizes]
 
 
-def test_a_slow_round_leaves_ratios_alone() -> None:
+def test_a_slow_repeat_leaves_ratios_alone() -> None:
     # Repeat 2 is twice as slow for everyone.
     results = [
-        training_result(engine, ranks, turn, (seconds * turn,) * 6)
-        for turn in (1, 2)
+        training_result(engine, ranks, repeat, (seconds * repeat,) * 6)
+        for repeat in (1, 2)
         for engine, ranks, seconds in (
             ("ddp", 1, 1.0),
             ("horovod-mpi", 1, 0.5),
@@ -86,7 +87,7 @@ def test_a_slow_round_leaves_ratios_alone() -> None:
     assert both.samples_per_s is not None and both.samples_per_s.half_width > 0.5
 
 
-def test_blocks_of_one_job_are_held_against_their_neighbours() -> None:
+def test_interleaved_blocks_are_paired() -> None:
     # The machine becomes slower from block to block, for both engines: the ratio stays.
     drift = np.linspace(1, 2, 12)
     both = ("hvdtools-mpi", "ddp")
@@ -95,11 +96,11 @@ def test_blocks_of_one_job_are_held_against_their_neighbours() -> None:
         training_result("ddp", 2, block_s=drift, interleaved=both),
     ]
     apart = [dataclasses.replace(each, interleaved=(each.engine,)) for each in together]
-    beside = rows_of(together)["hvdtools-mpi", 2, 1].vs_baseline
+    paired = rows_of(together)["hvdtools-mpi", 2, 1].vs_baseline
     alone = rows_of(apart)["hvdtools-mpi", 2, 1].vs_baseline
-    assert beside == exactly(1.25)
+    assert paired == exactly(1.25)
     assert alone is not None
-    assert alone.middle == pytest.approx(1.25) and alone.half_width > 0.2
+    assert alone.value == pytest.approx(1.25) and alone.half_width > 0.2
 
 
 def test_strong_scaling_has_the_same_efficiency() -> None:
@@ -132,12 +133,12 @@ def test_swapped_labels_swap_the_rows() -> None:
     first, second = (
         {
             row.engine: (row.samples_per_s, row.efficiency, row.vs_baseline)
-            for row in summarise(
+            for row in training_rows(
                 [
                     training_result(
-                        engine, ranks, turn, np.array([1, 1.1, 0.9, 1.05]) * each * turn
+                        engine, ranks, repeat, np.array([1, 1.1, 0.9, 1.05]) * each * repeat
                     )
-                    for turn in (1, 2, 3)
+                    for repeat in (1, 2, 3)
                     for ranks in (1, 2)
                     for engine, each in {**table, "ddp": 1.0}.items()
                 ]
@@ -150,10 +151,10 @@ def test_swapped_labels_swap_the_rows() -> None:
     assert first["hvdtools-mpi"] != first["horovod-mpi"]
 
 
-def test_a_round_without_its_pair_gives_no_ratio() -> None:
+def test_a_repeat_without_its_pair_gives_no_ratio() -> None:
     results = [
         training_result("ddp", 1, 1),
-        failed(training_result("ddp", 2, 1), "out of luck"),
+        failed(training_result("ddp", 2, 1), "no memory"),
         training_result("ddp", 1, 2),
         training_result("ddp", 2, 2, (1.25,) * 6),
         failed(training_result("horovod-mpi", 2, 2), "no mpirun"),
@@ -161,49 +162,49 @@ def test_a_round_without_its_pair_gives_no_ratio() -> None:
     rows = rows_of(results)
     pair = rows["ddp-gloo", 2, 1]
     assert pair.efficiency == exactly(0.8) and pair.repeats == 1
-    assert pair.failures == ("out of luck",)
+    assert pair.failures == ("no memory",)
     horovod = rows["horovod-mpi", 2, 1]
     assert horovod.samples_per_s is None and horovod.failures == ("no mpirun",)
-    assert (horovod.efficiency, horovod.split, horovod.in_sync) == (None, None, None)
+    assert (horovod.efficiency, horovod.step_time, horovod.in_sync) == (None, None, None)
     assert rows["ddp-gloo", 1, 1].failures == ()
 
 
 def test_a_resumed_case_counts_as_it_ended_last() -> None:
     first = training_result("ddp", 2)
-    (row,) = summarise([failed(first), first])
+    (row,) = training_rows([failed(first), first])
     assert row.failures == () and row.repeats == 1
-    (row,) = summarise([first, dataclasses.replace(first, run_id="run-2")])
+    (row,) = training_rows([first, dataclasses.replace(first, run_id="run-2")])
     assert row.repeats == 2  # another run's first repeat is another repeat
 
 
-def test_one_block_has_no_interval_and_one_round_has_that_of_its_blocks() -> None:
-    (row,) = summarise([training_result("ddp", 1, block_s=(1.0,))])
+def test_one_block_has_no_interval_and_one_repeat_has_that_of_its_blocks() -> None:
+    (row,) = training_rows([training_result("ddp", 1, block_s=(1.0,))])
     assert row.samples_per_s is not None
-    assert row.samples_per_s.middle == pytest.approx(100) and math.isnan(row.samples_per_s.low)
-    (row,) = summarise([training_result("ddp", 1, block_s=np.linspace(0.98, 1.02, 9))])
+    assert row.samples_per_s.value == pytest.approx(100) and math.isnan(row.samples_per_s.low)
+    (row,) = training_rows([training_result("ddp", 1, block_s=np.linspace(0.98, 1.02, 9))])
     assert row.repeats == 1 and row.samples_per_s is not None
     assert 97 < row.samples_per_s.low < 100 < row.samples_per_s.high < 103
 
 
-def test_an_interval_holds_the_truth_as_often_as_it_says() -> None:
+def test_intervals_have_their_coverage() -> None:
     random = np.random.default_rng(5)
     for repeats, at_least in ((3, 0.95), (5, 0.95), (12, 0.93)):
         held = 0
         for _ in range(200):
-            luck = 0.02 * random.standard_normal(repeats)
-            jobs = [(each + 0.02 * random.standard_normal(8),) for each in luck]
-            span = span_of(resample(jobs, generator()))
-            held += span.low <= 1 <= span.high
+            offsets = 0.02 * random.standard_normal(repeats)
+            jobs = [(each + 0.02 * random.standard_normal(8),) for each in offsets]
+            found = estimate(jobs)
+            held += found.low <= 1 <= found.high
         assert held / 200 >= at_least
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6, 9, 40])
-def test_medians_are_drawn_as_if_value_by_value(count: int) -> None:
+def test_medians_are_resampled_as_if_value_by_value(count: int) -> None:
     random = np.random.default_rng(9)
     values = np.sort(random.standard_normal(count)) ** 3
-    drawn = resample([(values,)], random, draws=40_000)
+    drawn = resample([(values,)], random, 40_000)
     wider = math.sqrt(count / (count - 1)) if count > 1 else math.nan
-    medians = (drawn.values - drawn.middle) / wider + drawn.middle
+    medians = (drawn.replicates - drawn.value) / wider + drawn.value
     plain = np.median(values[random.integers(count, size=(40_000, count))], axis=1)
     if count == 1:
         assert np.isnan(medians).all()
@@ -215,16 +216,16 @@ def test_medians_are_drawn_as_if_value_by_value(count: int) -> None:
 
 
 def test_the_same_results_give_the_same_intervals() -> None:
-    results = [training_result("ddp", 1, turn, (1.0, 1.1, 1.3)) for turn in (1, 2, 3)]
-    assert summarise(results) == summarise(results)
+    results = [training_result("ddp", 1, repeat, (1.0, 1.1, 1.3)) for repeat in (1, 2, 3)]
+    assert analyze(results) == analyze(results)
 
 
-def test_communication_is_what_a_step_takes_more_than_without() -> None:
+def test_communication_is_the_time_beyond_a_step_without_it() -> None:
     results = [
         training_result(
-            engine, 2, turn, phase_s=phases(2, *(turn * each for each in seconds))
+            engine, 2, repeat, phase_s=phases(2, *(repeat * each for each in seconds))
         )
-        for turn in (1, 2, 3)
+        for repeat in (1, 2, 3)
         for engine, seconds in (
             ("hvdtools-mpi", (0.001, 0.010, 0.024, 0.002)),
             ("ddp", (0.001, 0.010, 0.018, 0.002)),
@@ -232,44 +233,44 @@ def test_communication_is_what_a_step_takes_more_than_without() -> None:
         )
     ]  # fmt: skip
     rows = rows_of(results)
-    parts = rows["hvdtools-mpi", 2, 1].split
-    assert parts is not None and not parts.backward_holds_communication
+    parts = rows["hvdtools-mpi", 2, 1].step_time
+    assert parts is not None
     assert parts.communication_s == pytest.approx(2 * 0.004)
     assert parts.backward_s == pytest.approx(2 * 0.020)
     assert parts.step_s == pytest.approx(2 * 0.037)
-    below = rows["ddp-gloo", 2, 1].split
+    below = rows["ddp-gloo", 2, 1].step_time
     assert below is not None and below.communication_s == pytest.approx(-2 * 0.002)
     for each in (parts, below):
-        drawn = phases_of(each)
+        drawn = each.by_phase
         assert sum(drawn.values()) == pytest.approx(each.step_s) and min(drawn.values()) >= 0
-    assert phases_of(below)["forward"] / phases_of(below)["backward"] == pytest.approx(0.5)
-    ideal = rows["no_comm", 2, 1].split
+    assert below.by_phase["forward"] / below.by_phase["backward"] == pytest.approx(0.5)
+    ideal = rows["no_comm", 2, 1].step_time
     assert ideal is not None and ideal.communication_s == 0
 
 
-def test_one_millisecond_more_is_one_millisecond() -> None:
+def test_a_millisecond_of_communication_is_a_millisecond() -> None:
     plain = phases(2, 0.001, 0.010, 0.020, 0.002)
     slower = {**plain, "backward": (0.021, 0.021)}
     results = [
         training_result("no_comm", 2, phase_s=plain),
         training_result("ddp", 2, phase_s=slower),
     ]
-    parts = rows_of(results)["ddp-gloo", 2, 1].split
+    parts = rows_of(results)["ddp-gloo", 2, 1].step_time
     assert parts is not None and parts.communication_s == pytest.approx(0.001)
 
 
-def test_without_an_ideal_the_backward_pass_holds_the_communication() -> None:
+def test_without_an_ideal_engine_the_backward_pass_includes_communication() -> None:
     phase_s = phases(2, 0.001, 0.010, 0.024, 0.002)
     of_another_size = training_result("no_comm", 1, phase_s=phases(1, 0.001, 0.010, 0.020, 0.002))
     rows = rows_of([training_result("ddp", 2, phase_s=phase_s), of_another_size])
-    parts = rows["ddp-gloo", 2, 1].split
+    parts = rows["ddp-gloo", 2, 1].step_time
     assert parts is not None and parts.communication_s is None
-    assert parts.backward_holds_communication and parts.backward_s == 0.024
-    (row,) = summarise([training_result("ddp", 2)])
-    assert row.split is None and row.input_share is None
+    assert parts.communication_share is None and parts.backward_s == 0.024
+    (row,) = training_rows([training_result("ddp", 2)])
+    assert row.step_time is None and row.input_share is None
 
 
-def test_a_planted_straggler_shows_as_skew_and_not_as_communication() -> None:
+def test_a_straggler_shows_as_skew_and_not_as_communication() -> None:
     # Rank 2 computes 5 ms longer; under DDP the others wait for it in their backward pass.
     none_s = {
         "input": (0.001,) * 4,
@@ -290,26 +291,26 @@ def test_a_planted_straggler_shows_as_skew_and_not_as_communication() -> None:
     assert ideal.skew.over_median == pytest.approx(0.005 / 0.033)
     assert engine.skew is not None and engine.skew.rank == 2
     assert engine.skew.over_median == pytest.approx(0.005 / 0.011)
-    assert engine.split is not None and engine.split.communication_s == pytest.approx(0.002)
+    assert engine.step_time is not None and engine.step_time.communication_s == pytest.approx(0.002)
     assert rows["no_comm", 1, 1].skew is None
 
 
 def test_memory_and_accuracy_and_sync_over_repeats() -> None:
     results = [
         training_result(
-            "ddp", 2, turn, peak_memory_bytes=(turn, 10 - turn), accuracy=0.9 + turn / 100,
-            in_sync=turn != 2,
+            "ddp", 2, repeat, peak_memory_bytes=(repeat, 10 - repeat), accuracy=0.9 + repeat / 100,
+            in_sync=repeat != 2,
         )
-        for turn in (1, 2, 3)
+        for repeat in (1, 2, 3)
     ]  # fmt: skip
-    (row,) = summarise(results)
+    (row,) = training_rows(results)
     assert row.peak_memory_bytes == 9 and row.accuracy == pytest.approx(0.92)
     assert row.in_sync is False
-    (row,) = summarise([training_result("no_comm", 2, accuracy=None)])
+    (row,) = training_rows([training_result("no_comm", 2, accuracy=None)])
     assert row.in_sync is None and row.accuracy is None
 
 
-def test_works_are_kept_apart() -> None:
+def test_workloads_are_kept_apart() -> None:
     results = [
         training_result("ddp", 2),
         training_result("ddp", 2, scaling="strong"),
@@ -318,36 +319,40 @@ def test_works_are_kept_apart() -> None:
         training_result("ddp", 2, options={**OPTIONS, "precision": "bfloat16"}),
         training_result("mwms", 2, family="keras"),
     ]
-    assert len(by_workload(results)) == len(summarise(results)) == 6
-    # How long to measure does not make another work of it.
+    run = analyze(results)
+    assert len(run.workloads) == len(run.training_rows) == 6
+    # How long to measure does not make another workload.
     longer = training_result("ddp", 2, 2, options={**OPTIONS, "steps": 50, "limit_s": 9})
-    (row,) = summarise([results[0], longer])
+    (row,) = training_rows([results[0], longer])
     assert row.repeats == 2
-    assert by_workload([allreduce_result("torch", 2), loader_result(1)]) == {}
+    assert analyze([allreduce_result("torch", 2), loader_result(1)]).of_kind("training") == []
 
 
-def test_a_failed_job_is_of_the_work_that_its_neighbours_name() -> None:
+def test_a_failed_job_is_named_after_a_job_with_the_same_options() -> None:
     # The suite left the model to the program.
     worked = training_result("ddp", 1, options={"data": "digits"}, model="cnn")
     dead = failed(training_result("ddp", 2, options={"data": "digits"}))
-    (workload,) = by_workload([dead, worked])
-    assert workload.model == "cnn"
-    (workload,) = by_workload([dead])
-    assert workload.model == ""
+    (named,) = analyze([dead, worked]).workloads
+    assert named.workload.model == "cnn"
+    (named,) = analyze([dead], names_from=[worked]).workloads
+    assert named.workload.model == "cnn"
+    (unnamed,) = analyze([dead]).workloads
+    assert unnamed.workload.model == ""
 
 
 def test_an_input_bound_training_is_named() -> None:
     waits = training_result(
         "ddp", 2, phase_s={**phases(2, 0.001, 0.01, 0.02, 0.002), "input": (0.001, 0.02)}
     )
-    (row,) = summarise([waits])
-    assert row.input_share == pytest.approx(0.2)  # of a step of 0.1 s, on rank 1
-    assert is_input_bound(row, [])
+    (bound,) = analyze([waits]).input_bound
+    assert bound.row.input_share == pytest.approx(0.2)  # of a step of 0.1 s, on rank 1
+    assert bound.slow_loaders == ()
     busy = training_result("ddp", 2, phase_s=phases(2, 0.001, 0.01, 0.02, 0.002))
-    (row,) = summarise([busy])
-    assert not is_input_bound(row, [])
-    assert is_input_bound(row, loaders([loader_result(2, block_s=(0.95,) * 6)]))
-    assert not is_input_bound(row, loaders([loader_result(2, block_s=(0.85,) * 6)]))
+    assert not analyze([busy]).input_bound
+    run = analyze([busy, loader_result(2, block_s=(0.95,) * 6)])
+    (bound,) = run.input_bound
+    assert bound.slow_loaders == tuple(run.loader_rows)
+    assert not analyze([busy, loader_result(2, block_s=(0.85,) * 6)]).input_bound
     # Loaders of other data, on other ranks or of another library say nothing about it.
     slow = (9.0,) * 6
     other = [
@@ -355,13 +360,14 @@ def test_an_input_bound_training_is_named() -> None:
         loader_result(1, block_s=slow),
         failed(loader_result(2, block_s=slow)),
     ]
-    assert not is_input_bound(row, loaders(other))
-    (keras,) = summarise([training_result("mwms", 2, family="keras")])
-    assert not is_input_bound(keras, loaders([loader_result(2, block_s=slow)]))
+    assert not analyze([busy, *other]).input_bound
+    keras = training_result("mwms", 2, family="keras")
+    assert not analyze([keras, loader_result(2, block_s=slow)]).input_bound
 
 
-def test_a_loaders_row() -> None:
-    first, second = loaders([loader_result(2, workers=3), failed(loader_result(4, workers=3))])
+def test_a_loader_row() -> None:
+    results = [loader_result(2, workers=3), failed(loader_result(4, workers=3))]
+    first, second = analyze(results).loader_rows
     assert first.samples_per_s == exactly(200)
     assert (first.workers, first.workload.data, first.repeats, first.blocks) == (3, "digits", 1, 6)
     assert second.samples_per_s is None and second.failures
@@ -370,11 +376,11 @@ def test_a_loaders_row() -> None:
 def test_a_curve_has_both_bandwidths() -> None:
     results = [
         allreduce_result(
-            "horovod-mpi", 4, turn, {2_000_000: (0.001 * turn,) * 6, 1024: (1e-5,) * 6}
+            "horovod-mpi", 4, repeat, {2_000_000: (0.001 * repeat,) * 6, 1024: (1e-5,) * 6}
         )
-        for turn in (1, 2)
+        for repeat in (1, 2)
     ]
-    (curve,) = curves(results)
+    (curve,) = analyze(results).allreduce_curves
     assert (curve.engine, curve.ranks, curve.dtype, curve.tensors) == (
         "horovod-mpi",
         4,
@@ -384,13 +390,13 @@ def test_a_curve_has_both_bandwidths() -> None:
     small, large = curve.points
     assert (small.message_bytes, large.message_bytes) == (1024, 2_000_000)
     seconds = 0.001 * math.sqrt(2)
-    assert large.op_s.middle == pytest.approx(seconds)
+    assert large.op_s.value == pytest.approx(seconds)
     assert large.algbw_gb_per_s == pytest.approx(0.002 / seconds)
-    assert large.busbw_gb_per_s == pytest.approx(0.002 / seconds * 1.5)
+    assert large.busbw_gb_per_s.value == pytest.approx(0.002 / seconds * 1.5)
     assert (large.repeats, large.blocks) == (2, 12)
 
 
-def test_curves_of_kinds_refusals_and_failures() -> None:
+def test_curves_of_types_unsupported_messages_and_failures() -> None:
     points = [
         Point(1024, "float32", 1, 10, (1e-3,) * 6, 0),
         Point(1024, "float32", 8, 10, (2e-3,) * 6, 3),
@@ -398,11 +404,14 @@ def test_curves_of_kinds_refusals_and_failures() -> None:
     ]
     results = [
         allreduce_result("horovod-gloo", 2, 1, points=points),
-        failed(allreduce_result("horovod-gloo", 2, 2), "out of luck"),
+        failed(allreduce_result("horovod-gloo", 2, 2), "no memory"),
         failed(allreduce_result("torch", 2), "no port"),
         allreduce_result("torch", 4, transport="nccl", device="cuda"),
     ]
-    made = {(each.engine, each.ranks, each.dtype, each.tensors): each for each in curves(results)}
+    made = {
+        (each.engine, each.ranks, each.dtype, each.tensors): each
+        for each in analyze(results).allreduce_curves
+    }
     assert list(made) == [
         ("horovod-gloo", 2, "float32", 1),
         ("horovod-gloo", 2, "float32", 8),
@@ -411,19 +420,19 @@ def test_curves_of_kinds_refusals_and_failures() -> None:
         ("torch-nccl", 4, "float32", 1),
     ]
     assert made["horovod-gloo", 2, "float32", 8].points[0].wrong_elements == 3
-    refused = made["horovod-gloo", 2, "bfloat16", 1]
-    assert refused.points == () and refused.unsupported == "Horovod takes no bfloat16"
-    assert refused.failures == ("out of luck",)
+    unsupported = made["horovod-gloo", 2, "bfloat16", 1]
+    assert unsupported.points == () and unsupported.unsupported == "Horovod takes no bfloat16"
+    assert unsupported.failures == ("no memory",)
     assert made["torch", 2, "", 0].failures == ("no port",)
 
 
-def test_a_sweep_that_two_programs_share_is_one() -> None:
+def test_a_sweep_split_over_two_programs_is_one() -> None:
     results = [
         allreduce_result(
-            "torch", 2, turn, {1024: (0.001,) * 6}, dtype=dtype, options={"dtype": dtype}
+            "torch", 2, repeat, {1024: (0.001,) * 6}, dtype=dtype, options={"dtype": dtype}
         )
-        for turn in (1, 2, 3)
+        for repeat in (1, 2, 3)
         for dtype in ("float32", "float16")
     ]
-    kinds = [(curve.dtype, curve.points[0].repeats) for curve in curves(results)]
+    kinds = [(curve.dtype, curve.points[0].repeats) for curve in analyze(results).allreduce_curves]
     assert kinds == [("float32", 3), ("float16", 3)]
