@@ -90,7 +90,7 @@ def _require_launched(launch_env: LaunchEnvironment) -> None:
 
 
 def _tune_for_cpus(launch_env: LaunchEnvironment, controller: str) -> None:
-    """Settings that pay on the CPU; what the user set stays. Figures: benchmarks/FIGURES.md."""
+    """Settings that pay on the CPU; what the user set stays. Figures: docs/pages/figures.md."""
     # Horovod's thread meets the other ranks' in every cycle, also when there is nothing to
     # send. Waiting for them it must not hold a core that a rank computes on.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
