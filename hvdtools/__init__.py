@@ -4,4 +4,4 @@ Importing this package imports no framework; each adapter (`hvdtools.torch`)
 imports its own.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
