@@ -54,6 +54,23 @@ def test_every_command_and_option_exists(command: str) -> None:
         assert re.search(rf"(?<!\S){re.escape(option)}(?!\S)", helped), f"{option} in {helped}"
 
 
+SUBMITTED = [
+    command
+    for command in COMMANDS
+    if re.search("--on (slurm|kubernetes|sagemaker)", command)
+    and "hvdtools launch" in command
+    and "--nodes" in command  # without, it is a step of the allocation that it runs in
+]
+
+
+@pytest.mark.parametrize("command", SUBMITTED)
+def test_every_submission_can_be_made(command: str) -> None:
+    words = shlex.split(command)[2:]
+    if "--dry-run" not in words:
+        words.insert(0, "--dry-run")
+    subprocess.run([sys.executable, "-m", "hvdtools", "launch", *words], check=True)
+
+
 def test_every_option_in_the_text_exists() -> None:
     """`--option` in a table or a sentence of a page on launching, doctor or bench."""
     known = "".join(help_of(*verbs) for verbs in (["launch"], ["doctor"], ["build"]))
