@@ -95,3 +95,15 @@ def test_names_in_the_guides_are_public(page: str, packages: list[str]) -> None:
                 public |= set(ast.literal_eval(node.value))
     named = set(re.findall(r"\bhvt\.(\w+)", (PAGES / page).read_text()))
     assert named and named <= public
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(PAGES.rglob("*.md")), PROJECT / "README.md"], ids=lambda page: page.stem
+)
+def test_modules_in_the_text_exist(page: Path) -> None:
+    """Each `hvdtools.a.b`, where the last part may be a public name of the package before it."""
+    for name in re.findall(r"`(hvdtools(?:\.\w+)+)(?:\(\))?`", page.read_text()):
+        path = PROJECT.joinpath(*name.split("."))
+        package = path.parent / "__init__.py"
+        public = package.exists() and f'"{path.name}"' in package.read_text()
+        assert path.is_dir() or path.with_suffix(".py").exists() or public, name
