@@ -15,6 +15,12 @@ from pygments.formatters import HtmlFormatter
 PROJECT = Path(__file__).parents[1]
 _PAIR = re.compile(r"^<!-- diff: (examples/\w+) -->$", re.MULTILINE)
 _FILE = re.compile(r"^<!-- file: ([\w./-]+) -->$", re.MULTILINE)
+_STYLE = """
+.wy-nav-content { max-width: 64rem; }
+.wy-table-responsive table td, .wy-table-responsive table th { white-space: normal; }
+.rst-content .highlight pre, .rst-content .highlight code { border: 0; margin: 0; }
+.rst-content img[src$=".svg"] { max-width: 32rem; width: 100%; }
+"""
 _API = re.compile(r"^<!-- api: ([\w.]+) -->$", re.MULTILINE)
 
 
@@ -68,6 +74,6 @@ def _api(package: str) -> str:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the style sheet of highlighted code."""
     css = HtmlFormatter(style="default").get_style_defs(".highlight")
-    css += "\n.rst-content .highlight pre, .rst-content .highlight code { border: 0; margin: 0; }"
+    css += _STYLE
     files.append(File.generated(config, "pygments.css", content=css))
     return files
