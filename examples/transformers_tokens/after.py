@@ -8,7 +8,7 @@ import hvdtools.torch as hvt
 topology = hvt.init()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
-# Stands for your tokenized texts: sequences of 4 to 24 tokens that count upwards.
+# A placeholder for your tokenized texts: sequences of 4 to 24 tokens that count upwards.
 texts = [(torch.arange(4 + 5 * i % 21) + 5 * i) % 50 for i in range(288)]
 held_out = texts[256:]
 
