@@ -15,7 +15,7 @@ PYTEST := $(BIN)/python -m pytest
 WORKERS ?= 2
 SIDE_BY_SIDE = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
-.PHONY: help demo check test test-all equality lint build clean
+.PHONY: help demo check test test-all equality lint build docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(DEV)  ## build the documentation into build/docs; a broken link is an error
+	$(BIN)/mkdocs build --strict -f docs/mkdocs.yml
 
 build: $(RUN)  ## make .venv and build Horovod into it (once; the wheel is kept)
 	$(BIN)/hvdtools build

@@ -6,5 +6,5 @@ imports its own.
 
 from hvdtools.core.errors import HvdtoolsError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["HvdtoolsError", "__version__"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
@@ -16,7 +16,7 @@ def format_list(words: Sequence[str]) -> str:
 
 def format_size(ranks: int, nodes: int) -> str:
     """ "2 ranks", "16 ranks on 2 nodes"."""
-    return counted(ranks, "rank") + (f" on {nodes} nodes" if nodes > 1 else "")
+    return count_noun(ranks, "rank") + (f" on {nodes} nodes" if nodes > 1 else "")
 
 
 def format_bytes(count: float) -> str:

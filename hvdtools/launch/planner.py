@@ -12,7 +12,7 @@ from hvdtools.launch.launchers import horovodrun, launcher, over_mpi
 from hvdtools.launch.machine import PYTHONS, Machine
 from hvdtools.launch.plan import Plan, Submission
 from hvdtools.launch.spec import JobSpec, options_of, refuse_unsupported
-from hvdtools.rank_wrapper import words
+from hvdtools.rank_wrapper import bind_command
 
 
 def plan(spec: JobSpec, machine: Machine) -> Plan | Submission:
@@ -126,7 +126,7 @@ def rank_command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     if command[0] in PYTHONS:
         command = (machine.python, *command[1:])
     cpus = spec.cpus_per_rank
-    return words.bound(machine.python, command, spec.bind, cpus, show=spec.show_binding)
+    return bind_command(machine.python, command, spec.bind, cpus, show=spec.show_binding)
 
 
 def _described(launcher: str, machine: Machine) -> str:

@@ -22,7 +22,7 @@ from hvdtools.launch.outcome import Outcome
 from hvdtools.launch.plan import Plan
 from hvdtools.launch.processes import end_tree
 from hvdtools.launch.transcript import OnLine, Transcript
-from hvdtools.rank_wrapper.words import read_ending
+from hvdtools.rank_wrapper import parse_exit_line
 
 # When to tell ranks to save, in seconds since the epoch; set by batch scripts.
 SAVE_AT = "HVDTOOLS_SAVE_AT"
@@ -54,7 +54,7 @@ class _Endings:
 
     def heard(self, line: str) -> bool:
         """True if the line is such a word; some launchers let the others wait for ever then."""
-        ended = read_ending(line)
+        ended = parse_exit_line(line)
         if ended is None:
             return False
         if not self.failures:
@@ -238,7 +238,7 @@ def _signals_to(stops: queue.SimpleQueue[_Stop], save: _SaveSignal) -> Iterator[
 
 
 def _own_words(lines: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(line for line in lines if read_ending(line) is None)
+    return tuple(line for line in lines if parse_exit_line(line) is None)
 
 
 def _outcome(

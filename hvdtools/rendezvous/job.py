@@ -118,7 +118,7 @@ def choose_controller(hvd: Any, launch_env: LaunchEnvironment, environ: Mapping[
 
 
 def _tune_for_cpus(launch_env: LaunchEnvironment, controller: str) -> None:
-    """Settings that are faster on CPUs; the user's own stay. Figures: benchmarks/FIGURES.md."""
+    """Settings that are faster on CPUs; the user's own stay. Figures: docs/pages/figures.md."""
     # Horovod's thread synchronizes with the other ranks in every cycle, even with nothing to
     # send. While it waits it must not hold a core that a rank computes on.
     os.environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from bench_examples import allreduce_result, phases, training_result
-from paths import BENCHMARKS
+from paths import PROJECT
 
 from hvdtools.bench.analysis.summary import analyze
 from hvdtools.bench.predict.network import parse_network
@@ -200,5 +200,5 @@ def test_large_jobs_are_predicted_where_their_network_is_known() -> None:
 
 
 def test_the_models_have_the_weights_that_their_documentation_says() -> None:
-    method = (BENCHMARKS / "METHOD.md").read_text()
+    method = (PROJECT / "docs" / "pages" / "programs.md").read_text()
     assert all(f"{count:,}".replace(",", " ") in method for count in WEIGHTS.values())

@@ -1,4 +1,4 @@
-"""Print the equality table: `make equality`. With --write keep it in benchmarks/EQUALITY.md."""
+"""Print the equality table: `make equality`. With --write keep it in docs/."""
 
 from __future__ import annotations
 
@@ -18,23 +18,25 @@ from paths import PROJECT
 from torch import Tensor
 from worlds import OneProcess
 
-KEPT = PROJECT / "benchmarks" / "EQUALITY.md"
+KEPT = PROJECT / "docs" / "pages" / "equality.md"
 
-HEAD = """# N ranks equal one process
+HEAD = """# Equality
+
+N ranks train what one process trains on the joined batch.
 
 Each figure is the largest difference between the weights that N ranks trained and those of one
 process on the joined batch with PyTorch alone, relative to the largest weight of the tensor, over
-all weights after {steps} steps: `make equality` prints this table, and the tests hold every cell
-below {tolerance:.0e} (LBFGS, which takes the rounding of float32 for curvature, below {loose:.0e};
-in float64, other tests hold it below 1e-12). The ranks themselves end bit-equal.
+all weights after {steps} steps. `make equality` prints this table. Tests hold every cell below
+{tolerance:.0e} (LBFGS, which takes the rounding of float32 for curvature, below {loose:.0e}). In
+float64, other tests hold it below 1e-12. The ranks themselves end bit-equal.
 
 - **even**: every rank has the same number of samples.
-- **uneven**: `shard(uneven="weighted")`; in the last step one rank alone has a sample left.
-- **weighted**: `hvt.weight(n)`; each rank's loss is a mean over another number of tokens, and
-  one rank has none in one step, so that its loss is NaN.
-- **GradScaler**: in the first step the last rank's loss alone overflows; all ranks skip it.
-- **autocast bf16** rounds differently when the batch changes: there the one process takes the
-  ranks' parts one by one.
+- **uneven**: `shard(uneven="weighted")`; in the last step only one rank has a sample left.
+- **weighted**: `hvt.weight(n)`; each rank's loss is a mean over a different number of tokens, and
+  one rank has none in one step, so its loss is NaN.
+- **GradScaler**: in the first step only the last rank's loss overflows; all ranks skip the step.
+- **autocast bf16** rounds differently when the batch changes, so the one process takes the ranks'
+  parts one by one.
 
 """
 

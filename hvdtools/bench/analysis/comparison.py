@@ -24,7 +24,7 @@ from hvdtools.bench.analysis.summary import RunSummary
 from hvdtools.bench.analysis.workloads import Case, Repeats, Workload
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.results.result_file import Result
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 
 Significance = Literal["slower", "faster", "same", "unclear"]
 Verdict = (
@@ -258,7 +258,7 @@ def _compare_rates(message: Message | None, old: _Input, new: _Input, tolerance:
 def _some_failed(failures: Sequence[str]) -> str | None:
     if not failures:
         return None
-    return f"{counted(len(failures), 'job')} failed in the candidate: {failures[0]}"
+    return f"{count_noun(len(failures), 'job')} failed in the candidate: {failures[0]}"
 
 
 def _change(

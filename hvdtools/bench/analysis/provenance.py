@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hvdtools.bench.formatting import format_list
 from hvdtools.bench.results.result_file import Result
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 
 _HARDWARE = {
     "cpu": "CPU",
@@ -108,7 +108,7 @@ def _which(mine: Sequence[Result], all_results: Sequence[Result]) -> str:
         others = {key(result) for result in all_results if result not in mine}
         if not here & others:
             return f"{name} {format_list([str(each) for each in sorted(here)])}"
-    return counted(len(mine), "result")
+    return count_noun(len(mine), "result")
 
 
 _KEYS: dict[str, Callable[[Result], str | int]] = {

@@ -30,7 +30,7 @@ from hvdtools.bench.report.sections import Section, sections_of, titles
 from hvdtools.bench.report.table import Cell, Row, Table
 from hvdtools.bench.results.result_file import FILE_NAME, Result, read
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 
 
 def report_run(folder: Path, run_id: str | None, *, csv: bool = False) -> tuple[Result, ...]:
@@ -38,7 +38,7 @@ def report_run(folder: Path, run_id: str | None, *, csv: bool = False) -> tuple[
     reading = read(folder / FILE_NAME)
     results = reading.of_run(run_id)
     if reading.incomplete_lines:
-        lines = counted(reading.incomplete_lines, "incomplete line")
+        lines = count_noun(reading.incomplete_lines, "incomplete line")
         typer.echo(f"{folder / FILE_NAME}: {lines} ignored.", err=True)
     typer.echo(f"{results[0].suite}, run {results[0].run_id}")
     run = analyze(results)

@@ -14,7 +14,7 @@ from hvdtools.bench.formatting import (
     format_size,
 )
 from hvdtools.bench.results.result_file import Result
-from hvdtools.core.words import counted
+from hvdtools.core.text import count_noun
 
 
 def describe_training(results: Sequence[Result]) -> str:
@@ -24,7 +24,7 @@ def describe_training(results: Sequence[Result]) -> str:
     if not trainings:
         return run
     one = trainings[0]
-    threads = f"{counted(one.threads_per_rank, 'thread')} a rank."
+    threads = f"{count_noun(one.threads_per_rank, 'thread')} a rank."
     gradient_bytes = [each.gradient_bytes for each in trainings if each.gradient_bytes is not None]
     if one.parameters is None or not gradient_bytes:
         return f"{run} {_describe_batch(results)} {threads}"
@@ -79,7 +79,7 @@ def _sizes(results: Sequence[Result]) -> str:
 
 
 def _repeats(results: Sequence[Result]) -> str:
-    return counted(len({result.repeat for result in results}), "repeat")
+    return count_noun(len({result.repeat for result in results}), "repeat")
 
 
 def _describe_batch(results: Sequence[Result]) -> str:
@@ -98,7 +98,7 @@ def _describe_batch(results: Sequence[Result]) -> str:
 
 def _allreduces(counts: Sequence[int]) -> str:
     if counts[0] == counts[-1]:
-        return counted(counts[0], "all-reduce")
+        return count_noun(counts[0], "all-reduce")
     return f"{counts[0]} to {counts[-1]} all-reduces"
 
 
@@ -145,8 +145,8 @@ def precision_notes(results: Sequence[Result]) -> list[str]:
     late = stopped_by.count("limit")
     if late:
         notes.append(
-            f"{late} of {counted(len(stopped_by), 'measurement')} ended at the time limit, before "
-            "the interval was as narrow as requested."
+            f"{late} of {count_noun(len(stopped_by), 'measurement')} ended at the time limit, "
+            "before the interval was as narrow as requested."
         )
     return notes
 

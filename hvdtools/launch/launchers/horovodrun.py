@@ -9,7 +9,7 @@ from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import JobSpec
-from hvdtools.rank_wrapper import words
+from hvdtools.rank_wrapper import watch_command
 
 # horovod/runner/common/util/safe_shell_exec.py, prefix_connection: no space after the colon.
 _TAG = re.compile(r"\[(?P<rank>\d+)\]<(?P<stream>stdout|stderr)>:")
@@ -90,7 +90,7 @@ def _placement(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     # When horovodrun ends, it ends its ssh clients, and nobody tells the ranks behind them.
     if spec.on.hosts(machine):
-        return words.watched(machine.python, spec.command)
+        return watch_command(machine.python, spec.command)
     return spec.command
 
 

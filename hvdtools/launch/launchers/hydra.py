@@ -9,7 +9,7 @@ from hvdtools.launch.failure import Failure
 from hvdtools.launch.launchers import over_mpi
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import JobSpec
-from hvdtools.rank_wrapper import words
+from hvdtools.rank_wrapper import TAG, watch_command
 
 
 def usable(spec: JobSpec, machine: Machine) -> None:
@@ -54,7 +54,7 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
         *interface,
         *spec.pass_on,
         *_placement(spec, machine),
-        *words.watched(machine.python, spec.command, tag=True),
+        *watch_command(machine.python, spec.command, tag=True),
     )
 
 
@@ -88,7 +88,7 @@ def _placement(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
 def tag(argv: tuple[str, ...]) -> re.Pattern[str]:
     """What stands before a rank's text in the output of this command line."""
     del argv
-    return words.TAG
+    return TAG
 
 
 def failures(words: str, exit_code: int) -> tuple[Failure, ...]:

@@ -10,7 +10,7 @@ from hvdtools.launch.hosts import Host
 from hvdtools.launch.launchers import over_mpi
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.spec import JobSpec
-from hvdtools.rank_wrapper import words
+from hvdtools.rank_wrapper import watch_command
 
 # Before each line of a rank: "[prterun-host-123@1,0]<stdout>: " or "[1,0]<stdout>: " from Open
 # MPI 5; Open MPI 4 sets no space after the colon, so that one there belongs to the rank's text.
@@ -86,7 +86,7 @@ def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     if spec.on.hosts(machine) != ():
-        return words.watched(machine.python, spec.command)
+        return watch_command(machine.python, spec.command)
     return spec.command
 
 

@@ -14,7 +14,7 @@ from hvdtools.launch import JobSpec, detect_host, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.schedulers.ssh import Hosts
-from hvdtools.rank_wrapper import words as rank_wrapper
+from hvdtools.rank_wrapper import watch_command
 
 OURS = (
     "HOROVOD_CONTROLLER",
@@ -93,7 +93,7 @@ def test_mpirun_sh_over_hosts_equals_the_plan(
     words = (*options, *where, "--", *HOSTILE)
     argv, env = asked_for(tmp_path, "mpirun.sh", ".".join(map(str, version)), *words)
     # The script puts no watch over its ranks, for which hvdtools must be installed.
-    watch = rank_wrapper.watched("python", ())
+    watch = watch_command("python", ())
     end = len(plan.argv) - len(HOSTILE)
     assert plan.argv[end - len(watch) : end] == watch
     assert argv == [*plan.argv[1 : end - len(watch)], *HOSTILE]

@@ -10,7 +10,7 @@ from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
 from hvdtools.launch.spec import JobSpec
-from hvdtools.rank_wrapper import words
+from hvdtools.rank_wrapper import watch_command
 
 # pkg/controller/mpi_job_controller.go puts its own value behind ours in the launcher, and the
 # last one counts.
@@ -77,7 +77,7 @@ def _open_mpi_words(template: list[str], spec: JobSpec, names: tuple[str, ...]) 
 def _mpich_words(spec: JobSpec) -> list[str]:
     # Hydra hands every variable on, and puts no number before a rank's lines by itself.
     interface = [] if spec.interface is None else ["-iface", spec.interface]
-    watched = words.watched("python", spec.command, tag=True)
+    watched = watch_command("python", spec.command, tag=True)
     return ["-localhost", "$(POD_IP)", *interface, "-n", str(spec.ranks), *map(literal, watched)]
 
 
