@@ -42,15 +42,16 @@ def _run_with_restarts(plan: Plan, spec: JobSpec, files: LogFiles | None) -> int
         if attempt and files is not None:
             files.restart(attempt)
         outcome = _run_once(plan, spec, files)
+        code = spec.on.exit_code(outcome)
         if outcome.exit_code == 0:
-            return 0
+            return code
         print(outcome_text(plan.launcher, outcome), file=sys.stderr, flush=True)
-        if outcome.stopped or attempt == spec.restarts:
+        if outcome.stopped or outcome.told_to_save or attempt == spec.restarts:
             break
         print(f"restart {attempt + 1} of {spec.restarts}", file=sys.stderr, flush=True)
     if files is not None:
         print(f"each rank's output is in {Path(spec.log_dir or '')}", file=sys.stderr)
-    return outcome.exit_code
+    return code
 
 
 def _run_once(plan: Plan, spec: JobSpec, files: LogFiles | None) -> Outcome:

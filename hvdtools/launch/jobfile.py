@@ -18,7 +18,7 @@ from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.renamed import with_new_keys
-from hvdtools.launch.options import RENAMED, merged
+from hvdtools.launch.options import RENAMED, all_options
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +47,7 @@ def read_job_file(file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
             f'{file}: command must be a list of words, as in command = ["python", "train.py"].'
         )
     content = with_new_keys(content, RENAMED, str(file))
-    kinds = {option.name: option.kind for option in merged()}
+    kinds = {name: option.kind for name, option in all_options().items()}
     unknown = [name for name in content if name not in kinds]
     if unknown:
         raise HvdtoolsError(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hvdtools.core import installed
 from hvdtools.core.cpus import usable_cpus
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.mpi import Mpirun, find_mpirun
+from hvdtools.launch.scheduler import Allocation
+from hvdtools.launch.schedulers import all_schedulers
 
 # Words for the interpreter that hvdtools runs in.
 PYTHONS = ("python", "python3")
@@ -29,8 +32,8 @@ class Machine:
         horovod: Version of the installed Horovod, or None.
         controllers: Who can coordinate its ranks: "mpi", "gloo", both or none.
         built_with: The MPI that Horovod was built with, "Open MPI 5.0.11"; None if unknown.
-        srun: Path of Slurm's srun, or None.
-        allocation: The number of the Slurm job that this process is in, or None.
+        srun: Path of srun, or None.
+        allocations: Scheduler -> its job that this process runs in.
     """
 
     slots: int
@@ -41,7 +44,7 @@ class Machine:
     controllers: tuple[str, ...]
     built_with: str | None = None
     srun: str | None = None
-    allocation: str | None = None
+    allocations: Mapping[str, Allocation] = field(default_factory=dict)
 
 
 def detect_host(mpirun: str | None = None) -> Machine:
@@ -65,7 +68,11 @@ def detect_host(mpirun: str | None = None) -> Machine:
         controllers=horovod.controllers if horovod else (),
         built_with=installed.built_with("mpi"),
         srun=shutil.which("srun"),
-        allocation=os.environ.get("SLURM_JOB_ID"),
+        allocations={
+            each.name: found
+            for each in all_schedulers()
+            if (found := each.detect(os.environ)) is not None
+        },
     )
 
 

@@ -1,25 +1,21 @@
-"""One option of `hvdtools launch`: a flag, a key of a job file, and whom it concerns."""
+"""One option of `hvdtools launch`: a flag and a key of a job file."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-TARGETS = ("local", "hosts", "slurm", "kubernetes", "sagemaker")
-LAUNCHER_NAMES = ("auto", "mpirun", "horovodrun", "srun")
-
 
 @dataclass(frozen=True)
 class Option:
-    """An option, told once: flags, help, job files and refusals are made from it.
+    """An option, declared once: flags, help and job files are made from it.
 
     Attributes:
         name: "ranks-per-node": the flag is --ranks-per-node, the key of a job file the same
-            without dashes before it, the field of a `JobSpec` or a target ranks_per_node.
+            without dashes before it, the field of a `JobSpec` or a scheduler ranks_per_node.
         kind: int, float, str or bool; tuple for a flag that may be repeated.
         help: One line for `--help`.
-        panel: The heading that it stands under there.
+        panel: Its heading in `--help`.
         metavar: What stands for its value; "" for the kind's name.
-        on: The targets (`--on`) that know it.
         flags: Further spellings ("-n").
     """
 
@@ -28,7 +24,6 @@ class Option:
     help: str
     panel: str
     metavar: str = ""
-    on: tuple[str, ...] = TARGETS
     flags: tuple[str, ...] = ()
 
     @property

@@ -22,6 +22,7 @@ class Outcome:
         code_is_own: False if the launcher stopped the failed rank before its own exit code was
             known; `exit_code` is 1 then.
         stopped: True if a signal to this process or the clock ended the job.
+        told_to_save: True if the ranks were sent SIGUSR1, "save and exit".
     """
 
     exit_code: int
@@ -29,6 +30,7 @@ class Outcome:
     last_lines: tuple[str, ...]
     code_is_own: bool = True
     stopped: bool = False
+    told_to_save: bool = False
 
 
 def outcome_text(launcher: str, outcome: Outcome) -> str:

@@ -39,7 +39,7 @@ class Submission:
         document: The batch script, manifest or request, complete.
         argv: The program that takes it in, on its standard input.
         program: What must be installed for that, in words ("Slurm's sbatch").
-        on: "slurm", "kubernetes" or "sagemaker".
+        on: The scheduler, as `--on` takes it.
         ranks: How many ranks it starts.
         note: In one line for the user, what was chosen and why.
     """

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from hvdtools.launch.failure import Failure, culprit
@@ -22,6 +23,8 @@ from hvdtools.launch.processes import end_tree
 from hvdtools.launch.transcript import OnLine, Transcript
 from hvdtools.rank_wrapper.words import read_ending
 
+# When to tell ranks to save, in seconds since the epoch; set by batch scripts.
+SAVE_AT = "HVDTOOLS_SAVE_AT"
 _LAST_WORDS_S = 5.0
 _FIND_OUT_S = 3.0
 
@@ -62,6 +65,49 @@ class _Endings:
         return True
 
 
+class _SaveSignal:
+    """Passes SIGUSR1, "save and exit", to the launcher, which passes it on to its ranks.
+
+    It comes as a signal to this process, or at the time that HVDTOOLS_SAVE_AT gives.
+    """
+
+    def __init__(self, launcher: str) -> None:
+        self._launcher = launcher
+        self._process: subprocess.Popen[bytes] | None = None
+        self._timer: threading.Timer | None = None
+        self.was_sent = False
+
+    def __call__(self) -> None:
+        """Tell the ranks now, or as soon as there is a launcher."""
+        self.was_sent = True
+        if self._process is None:
+            return
+        if self._launcher == "horovodrun":  # it would end by the signal itself
+            print(
+                "hvdtools: horovodrun does not pass SIGUSR1 on, so ranks are not told to save: "
+                "use --launcher mpirun.",
+                file=sys.stderr,
+            )
+            return
+        self._process.send_signal(signal.SIGUSR1)
+
+    def pass_to(self, process: subprocess.Popen[bytes]) -> None:
+        """Set the launcher that was started."""
+        self._process = process
+        if self.was_sent:
+            self()
+        save_at_s = os.environ.get(SAVE_AT)
+        if save_at_s:
+            self._timer = threading.Timer(max(0.0, float(save_at_s) - time.time()), self)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop(self) -> None:
+        """Forget the time."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+
 def show(rank: int | None, stream: str, line: str) -> None:
     """Print a line to the stream it came from, "[rank] line"; the launcher's own words bare."""
     print(line if rank is None else f"[{rank}] {line}", file=getattr(sys, stream), flush=True)
@@ -70,7 +116,10 @@ def show(rank: int | None, stream: str, line: str) -> None:
 def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = None) -> Outcome:
     """Start `plan` and wait for it; no process of it is left on return.
 
-    SIGINT, SIGTERM and SIGHUP end every rank while this runs in the main thread.
+    SIGINT, SIGTERM, SIGHUP and SIGUSR2 (Grid Engine's notice of an end, `qsub -notify`) end
+    every rank while this runs in the main thread. SIGUSR1 is
+    passed on to the launcher, which passes it on to the ranks: to hvdtools it means "save and
+    exit". The variable HVDTOOLS_SAVE_AT, in seconds since the epoch, sends it at a time.
 
     Args:
         plan: From `make_plan`.
@@ -89,8 +138,10 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
             tell(rank, stream, line)
 
     transcript = Transcript(launcher(plan.launcher).tag(plan.argv), take)
-    with _signals_to(stops):
+    save = _SaveSignal(plan.launcher)
+    with _signals_to(stops, save):
         process = _start(plan)
+        save.pass_to(process)
         try:
             readers = _read_in_threads(process, transcript, stops)
             stop = _wait(stops, timeout_s)
@@ -105,7 +156,8 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
     _raise_what_a_reader_met(stop, stops)
     if stop.exit_code is not None:
         return Outcome(stop.exit_code, None, (), stopped=True)
-    return _outcome(plan, exit_code, transcript, tuple(endings.failures))
+    outcome = _outcome(plan, exit_code, transcript, tuple(endings.failures))
+    return replace(outcome, told_to_save=save.was_sent)
 
 
 def _start(plan: Plan) -> subprocess.Popen[bytes]:
@@ -162,8 +214,8 @@ def _raise_what_a_reader_met(stop: _Stop, stops: queue.SimpleQueue[_Stop]) -> No
 
 
 @contextmanager
-def _signals_to(stops: queue.SimpleQueue[_Stop]) -> Iterator[None]:
-    """While inside, a signal that would end this process is put on `stops` instead."""
+def _signals_to(stops: queue.SimpleQueue[_Stop], save: _SaveSignal) -> Iterator[None]:
+    """While inside, a signal that would end this process goes to `stops`, and SIGUSR1 to `save`."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python handles signals in the main thread alone
         return
@@ -171,13 +223,15 @@ def _signals_to(stops: queue.SimpleQueue[_Stop]) -> Iterator[None]:
     def handle(signum: int, frame: object) -> None:
         stops.put(_Stop(signum=signum, exit_code=128 + signum))
 
-    wanted = [signal.SIGINT, signal.SIGTERM]
+    wanted = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup keeps its promise
         wanted.append(signal.SIGHUP)
     before = {signum: signal.signal(signum, handle) for signum in wanted}
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda signum, frame: save())
     try:
         yield
     finally:
+        save.stop()
         for signum, handler in before.items():
             signal.signal(signum, handler)
 

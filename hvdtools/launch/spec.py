@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.core.errors import HvdtoolsError, unknown_name
-from hvdtools.launch.option import LAUNCHER_NAMES
-from hvdtools.launch.schedulers import LOCAL, Hosts, Kubernetes, Local, SageMaker, Slurm, Target
+from hvdtools.launch import launchers
+from hvdtools.launch.scheduler import Scheduler
+from hvdtools.launch.schedulers.local import LOCAL
 
 BINDINGS = ("none", "cores", "numa", "gpu")
 DISTRIBUTIONS = ("block", "cyclic")
@@ -26,10 +28,10 @@ class JobSpec:
     Attributes:
         command: What every rank runs, as words; no shell reads them.
         ranks: How many processes to start in all, 1 or more.
-        launcher: Who starts them: "mpirun", "horovodrun", "srun", or "auto" to choose.
+        launcher: Who starts them: one of `launchers.choices()`; "auto" chooses.
         env: Extra variables for every rank, as (name, value).
         oversubscribe: Allow more ranks than slots (CPU cores here, or those of the hosts).
-        on: Where it runs.
+        on: The scheduler that allocates its nodes.
         nodes: How many nodes to ask for; None leaves it to who allocates them.
         ranks_per_node: Ranks on each of them; None leaves it to who allocates them.
         gpus_per_node: GPUs to ask for on each node; None asks for none.
@@ -54,7 +56,7 @@ class JobSpec:
     launcher: str = "auto"
     env: tuple[tuple[str, str], ...] = ()
     oversubscribe: bool = False
-    on: Target = LOCAL
+    on: Scheduler = LOCAL
     nodes: int | None = None
     ranks_per_node: int | None = None
     gpus_per_node: int | None = None
@@ -72,6 +74,7 @@ class JobSpec:
     def __post_init__(self) -> None:
         for problem in (*_of_numbers(self), *_of_names(self), *_of_command(self)):
             raise problem
+        self.on.check(self)
 
 
 def _of_numbers(spec: JobSpec) -> Iterator[HvdtoolsError]:
@@ -95,11 +98,6 @@ def _of_numbers(spec: JobSpec) -> Iterator[HvdtoolsError]:
         yield HvdtoolsError(
             f"{spec.ranks} ranks leave some of {spec.nodes} nodes without any: use fewer nodes."
         )
-    if spec.nodes not in (None, 1) and isinstance(spec.on, Local):
-        yield HvdtoolsError(
-            f"--nodes {spec.nodes} needs other machines: add --on slurm, --on kubernetes or "
-            "--on sagemaker, or name them with --hosts."
-        )
     if spec.timeout_s is not None and not spec.timeout_s > 0:
         yield HvdtoolsError(
             f"--timeout {spec.timeout_s:g} leaves no time to run: give more than 0."
@@ -110,7 +108,7 @@ def _of_numbers(spec: JobSpec) -> Iterator[HvdtoolsError]:
 
 def _of_names(spec: JobSpec) -> Iterator[HvdtoolsError]:
     for kind, name, known in (
-        ("launcher", spec.launcher, LAUNCHER_NAMES),
+        ("launcher", spec.launcher, launchers.choices()),
         ("binding", spec.bind, BINDINGS),
         ("distribution", spec.distribution, DISTRIBUTIONS),
     ):
@@ -142,4 +140,23 @@ def _of_command(spec: JobSpec) -> Iterator[HvdtoolsError]:
         )
 
 
-__all__ = ["Hosts", "JobSpec", "Kubernetes", "Local", "SageMaker", "Slurm", "Target"]
+# The options that do not have their field's name.
+_OPTIONS = {"timeout_s": "timeout", "pass_on": "pass"}
+
+
+def refuse_unsupported(kind: type[Scheduler], *options: str) -> None:
+    """Raise HvdtoolsError if the scheduler cannot follow one of these options ("log_dir")."""
+    for option in options:
+        if reason := kind.unsupported.get(option):
+            raise HvdtoolsError(
+                f"--{option.replace('_', '-')} does not apply to --on {kind.name}: {reason}."
+            )
+
+
+def options_of(spec: JobSpec) -> tuple[str, ...]:
+    """The options that the job sets, as Python spells them."""
+    return tuple(
+        _OPTIONS.get(field.name, field.name)
+        for field in dataclasses.fields(spec)
+        if getattr(spec, field.name) != field.default
+    )

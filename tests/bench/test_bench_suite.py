@@ -21,7 +21,8 @@ from hvdtools.bench.suite.options import MODELS, OPTIONS
 from hvdtools.cli import main
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.hosts import read_hosts
-from hvdtools.launch.spec import Hosts, Slurm
+from hvdtools.launch.schedulers.slurm.request import Slurm
+from hvdtools.launch.schedulers.ssh import Hosts
 
 SUITE = """
 name = "mine"
@@ -185,7 +186,7 @@ def test_where_ranks_meet_and_who_starts_them(monkeypatch: pytest.MonkeyPatch) -
     case = next(c for c in cases(cluster) if c.nodes == 2 and c.family.kind == "training")
     hosts = Place(Hosts(read_hosts("jo@a:8,b:9,c:8")), interface="eth1")
     spec = hosts.job(cluster, case, 5000, Path("answer"))
-    assert isinstance(spec.on, Hosts) and [str(host) for host in spec.on.hosts] == ["jo@a:8", "b:8"]
+    assert isinstance(spec.on, Hosts) and [str(host) for host in spec.on.named] == ["jo@a:8", "b:8"]
     seen = dict(spec.env)
     assert seen["MASTER_ADDR"] == "a" and "GLOO_SOCKET_IFNAME" not in seen
     assert spec.launcher == "horovodrun" and spec.interface == "eth1"

@@ -18,7 +18,8 @@ from kubernetes_operator import Operator
 from paths import SCRIPTS
 
 from hvdtools.launch.schedulers.kubernetes.manifest import submission
-from hvdtools.launch.spec import JobSpec, Kubernetes
+from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
+from hvdtools.launch.spec import JobSpec
 
 REPORT = """
 import os, socket, sys, torch, horovod.torch as hvd

@@ -26,7 +26,7 @@ print(topology.rank, topology.local_rank, topology.node, topology.nodes, total)
 MAIN = """
 import sys
 from pathlib import Path
-from hvdtools.launch.sagemaker.entry import main
+from hvdtools.launch.schedulers.sagemaker.entry import main
 sys.exit(main(sys.argv[2:], Path(sys.argv[1])))
 """
 

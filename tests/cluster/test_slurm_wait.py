@@ -75,7 +75,7 @@ def test_ctrl_c_cancels_the_job_and_waits_until_it_is_gone(
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    number = re.search(r"cancelling job (\d+)", errors)
+    number = re.search(r"canceling job (\d+)", errors)
     assert number and slurm_bed.state(number[1]) == "CANCELLED"
     until = time.monotonic() + 30
     while slurm_bed.bed.processes(*slurm_bed.nodes):

@@ -16,7 +16,7 @@ import pytest
 from paths import HVDTOOLS
 
 from hvdtools.launch import JobSpec, Outcome, detect_host, make_plan, run
-from hvdtools.launch.compose import read_env
+from hvdtools.launch.parse_options import read_env
 
 LAUNCHERS = ("mpirun", "horovodrun")
 RANK = "import os; rank = int(os.environ.get('OMPI_COMM_WORLD_RANK') or os.environ['HOROVOD_RANK'])"

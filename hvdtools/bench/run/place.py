@@ -14,8 +14,9 @@ from hvdtools.bench.suite.suite_file import Suite
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch import JobSpec
 from hvdtools.launch.hosts import Host
-from hvdtools.launch.schedulers import LOCAL
-from hvdtools.launch.spec import Hosts, Local, Slurm
+from hvdtools.launch.schedulers.local import LOCAL, Local
+from hvdtools.launch.schedulers.slurm.request import Slurm
+from hvdtools.launch.schedulers.ssh import Hosts
 
 # Gloo over the loopback interface, as horovodrun's is: left alone, it fails where the machine's
 # own name resolves to an address of no interface.
@@ -66,11 +67,11 @@ class Place:
             )
         if not isinstance(self.on, Hosts):
             return self.on
-        hosts = self.on.hosts[:nodes]
+        hosts = self.on.named[:nodes]
         if len(hosts) < nodes or any(host.slots < per_node for host in hosts):
             raise HvdtoolsError(
                 f"{nodes} nodes with {per_node} ranks each are more than --hosts "
-                f"{','.join(map(str, self.on.hosts))} has: name more hosts or slots."
+                f"{','.join(map(str, self.on.named))} has: name more hosts or slots."
             )
         return Hosts(tuple(Host(host.name, per_node) for host in hosts))
 
@@ -91,7 +92,7 @@ class Place:
         if isinstance(self.on, Local):
             return "127.0.0.1"
         if isinstance(self.on, Hosts):
-            return self.on.hosts[0].name.rpartition("@")[2]
+            return self.on.named[0].name.rpartition("@")[2]
         return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
     def command_by_hand(self, suite: Suite, case: Case, port: int) -> str:
@@ -99,7 +100,7 @@ class Place:
         spec = self.job(suite, case, port, Path("result.jsonl"))
         words = ["hvdtools", "launch", "-n", str(case.ranks), "--launcher", spec.launcher]
         if isinstance(spec.on, Hosts):
-            words += ["--hosts", ",".join(map(str, spec.on.hosts))]
+            words += ["--hosts", ",".join(map(str, spec.on.named))]
         if isinstance(spec.on, Slurm):
             words += ["--on", "slurm", "--nodes", str(case.nodes)]
         words += ["--interface", self.interface] if self.interface else []

@@ -14,8 +14,9 @@ from hvdtools.bench.run.runs import now_utc
 from hvdtools.bench.suite.suite_file import Suite, load
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.hosts import read_hosts
-from hvdtools.launch.schedulers import LOCAL
-from hvdtools.launch.spec import Hosts, Local, Slurm
+from hvdtools.launch.schedulers.local import LOCAL, Local
+from hvdtools.launch.schedulers.slurm.request import Slurm
+from hvdtools.launch.schedulers.ssh import Hosts
 
 PLACES = ("local", "hosts", "slurm")
 

@@ -23,7 +23,7 @@ from hvdtools.core import installed
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch import Outcome, Plan, detect_host, make_plan, run
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts
+from hvdtools.launch.schedulers.ssh import Hosts
 
 # 128 + SIGHUP, SIGINT, SIGTERM. In a Slurm job they may reach the ranks before this process.
 _SIGNALLED = (129, 130, 143)

@@ -14,7 +14,7 @@ from hvdtools.bench.suite.cases import Case, name_of
 from hvdtools.bench.suite.suite_file import Suite
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch import Submission
-from hvdtools.launch.schedulers.slurm.follow import follow, submit
+from hvdtools.launch.schedulers.slurm.request import Slurm
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def run_jobs(jobs: dict[int, Submission], request: Request, say: Callable[[str],
     try:
         for nodes, submission in jobs.items():
             request.part(nodes).mkdir(parents=True, exist_ok=True)
-            ids[nodes] = submit(submission)
+            ids[nodes] = Slurm().submit(submission)
             say(f"nodes {nodes}: submitted as job {ids[nodes]}")
     except HvdtoolsError:
         _cancel(list(ids.values()))
         raise
     for place, (nodes, job_id) in enumerate(ids.items()):
-        code = follow(job_id, say, say)
+        code = Slurm().follow(job_id, say, say)
         gather(request)
         if code > 128:
             _cancel(list(ids.values())[place:])

@@ -22,7 +22,8 @@ from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.outcome import TIMED_OUT
 from hvdtools.launch.plan import Plan
-from hvdtools.launch.spec import Hosts, Slurm
+from hvdtools.launch.schedulers.slurm.request import Slurm
+from hvdtools.launch.schedulers.ssh import Hosts
 
 _SLURM_PROGRAM = "hvdtools.doctor.allreduce.rank_program"
 # Lets a step, also that of mpirun, start while a shell's step holds the resources.

@@ -1,14 +1,19 @@
-"""Who can start the ranks: name -> the module that knows its options and its words."""
+"""The launchers that `--launcher` knows: modules, imported when one is wanted.
+
+A site can add its own: an entry point of the group "hvdtools.launchers", a name and a module.
+"""
 
 from __future__ import annotations
 
-import importlib
 import re
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from hvdtools.launch.failure import Failure
-from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import JobSpec
+from hvdtools.core.registry import Registry
+
+if TYPE_CHECKING:
+    from hvdtools.launch.failure import Failure
+    from hvdtools.launch.machine import Machine
+    from hvdtools.launch.spec import JobSpec
 
 
 class Launcher(Protocol):
@@ -27,15 +32,24 @@ class Launcher(Protocol):
     def failures(self, words: str, exit_code: int) -> tuple[Failure, ...]: ...
 
 
-# Imported when one is wanted: most jobs want one of them.
-_MODULES = {
-    "mpirun": "hvdtools.launch.launchers.mpirun",
-    "hydra": "hvdtools.launch.launchers.hydra",
-    "horovodrun": "hvdtools.launch.launchers.horovodrun",
-    "srun": "hvdtools.launch.launchers.srun",
-}
+# mpirun is Open MPI's or, under another name since its options differ, MPICH's and Intel MPI's.
+REGISTRY = Registry(
+    "launcher",
+    "hvdtools.launchers",
+    {
+        "mpirun": "hvdtools.launch.launchers.mpirun",
+        "horovodrun": "hvdtools.launch.launchers.horovodrun",
+        "srun": "hvdtools.launch.launchers.srun",
+        "hydra": "hvdtools.launch.launchers.hydra",
+    },
+)
+
+
+def choices() -> tuple[str, ...]:
+    """What `--launcher` takes."""
+    return ("auto", *(name for name in REGISTRY.names() if name != "hydra"))
 
 
 def launcher(name: str) -> Launcher:
     """The module of a launcher; "hydra" is the mpirun of MPICH and Intel MPI."""
-    return cast(Launcher, importlib.import_module(_MODULES[name]))
+    return cast(Launcher, REGISTRY.load(name))

@@ -8,7 +8,7 @@ import shlex
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts, JobSpec
+from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import words
 
 # horovod/runner/common/util/safe_shell_exec.py, prefix_connection: no space after the colon.
@@ -72,16 +72,16 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
         *(machine.python, "-m", "hvdtools.launch.launchers.start_horovodrun"),
         "--gloo",
         *("-np", str(spec.ranks)),
-        *_placement(spec),
+        *_placement(spec, machine),
         *spec.pass_on,
         *("sh", "-c", f"exec {shlex.join(_command(spec, machine))}"),
     )
 
 
-def _placement(spec: JobSpec) -> tuple[str, ...]:
-    if isinstance(spec.on, Hosts):
+def _placement(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
+    if hosts := spec.on.hosts(machine):
         named = ("--network-interfaces", spec.interface) if spec.interface else ()
-        return ("-H", ",".join(map(str, spec.on.hosts)), *named)
+        return ("-H", ",".join(map(str, hosts)), *named)
     # All ranks are here, so the loopback interface serves: left alone, Gloo fails
     # where the machine's own name resolves to an address of no interface.
     return ("-H", f"localhost:{spec.ranks}", "--network-interfaces", spec.interface or "lo")
@@ -89,7 +89,7 @@ def _placement(spec: JobSpec) -> tuple[str, ...]:
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
     # When horovodrun ends, it ends its ssh clients, and nobody tells the ranks behind them.
-    if isinstance(spec.on, Hosts):
+    if spec.on.hosts(machine):
         return words.watched(machine.python, spec.command)
     return spec.command
 

@@ -8,7 +8,7 @@ from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.launchers import over_mpi
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts, JobSpec
+from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import words
 
 
@@ -59,10 +59,10 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
 
 
 def _placement(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
-    if not isinstance(spec.on, Hosts):
-        # Named, since inside a Slurm job Hydra would take Slurm's nodes.
+    hosts = spec.on.hosts(machine)
+    if not hosts:
+        # Named, since inside a job of a scheduler Hydra would take its nodes.
         return ("-launcher", "fork", "-hosts", "localhost", "-n", str(spec.ranks))
-    hosts = spec.on.hosts
     slots = {host.slots for host in hosts}
     over_ssh = ("-launcher", "ssh")
     total = ("-n", str(spec.ranks))

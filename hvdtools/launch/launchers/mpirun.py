@@ -6,9 +6,10 @@ import re
 import shlex
 
 from hvdtools.launch.failure import Failure
+from hvdtools.launch.hosts import Host
 from hvdtools.launch.launchers import over_mpi
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts, JobSpec, Slurm
+from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import words
 
 # Before each line of a rank: "[prterun-host-123@1,0]<stdout>: " or "[1,0]<stdout>: " from Open
@@ -64,18 +65,16 @@ def tokens(spec: JobSpec, machine: Machine, names: tuple[str, ...]) -> tuple[str
 def _placement(spec: JobSpec, machine: Machine, is_5: bool) -> tuple[str, ...]:
     over_ssh: tuple[str, ...] = ()
     order = "node" if spec.distribution == "cyclic" else "slot"
-    if isinstance(spec.on, Hosts):
-        hosts = ",".join(map(str, spec.on.hosts))
-        slots = sum(host.slots for host in spec.on.hosts)
-        # Inside a Slurm job mpirun would take Slurm's nodes; the hosts named are meant.
+    hosts = spec.on.hosts(machine)
+    if hosts is None:
+        return ("--map-by", order)  # inside the scheduler's job mpirun knows its nodes
+    if hosts:
+        # Inside a job of a scheduler mpirun would take all of its nodes.
         over_ssh = ("--prtemca", "plm", "ssh") if is_5 else ("--mca", "plm", "rsh")
-    elif isinstance(spec.on, Slurm):
-        return ("--map-by", order)  # inside a Slurm job mpirun knows its nodes
     else:
-        slots = min(spec.ranks, machine.slots)
-        hosts = f"localhost:{slots}"
-    crowd = ":OVERSUBSCRIBE" if spec.ranks > slots else ""
-    return ("--host", hosts, *over_ssh, "--map-by", f"{order}{crowd}")
+        hosts = (Host("localhost", min(spec.ranks, machine.slots)),)
+    crowd = ":OVERSUBSCRIBE" if spec.ranks > sum(host.slots for host in hosts) else ""
+    return ("--host", ",".join(map(str, hosts)), *over_ssh, "--map-by", f"{order}{crowd}")
 
 
 def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
@@ -86,7 +85,7 @@ def _interface(name: str | None, is_5: bool) -> tuple[str, ...]:
 
 
 def _command(spec: JobSpec, machine: Machine) -> tuple[str, ...]:
-    if isinstance(spec.on, Hosts | Slurm):
+    if spec.on.hosts(machine) != ():
         return words.watched(machine.python, spec.command)
     return spec.command
 

@@ -29,14 +29,18 @@ def usable(spec: JobSpec, machine: Machine) -> None:
     """Raise if this launcher cannot start the job here.
 
     Raises:
-        HvdtoolsError: There is no srun, or no allocation to start in.
+        HvdtoolsError: There is no srun, or the job is not on Slurm's nodes.
     """
-    del spec
-    _program(machine)
-    if machine.allocation is None:
+    if spec.on.name != "slurm":
         raise HvdtoolsError(
-            "srun starts ranks inside a Slurm job, and this is none: use salloc before, or submit "
-            "the job with --on slurm."
+            "srun starts ranks on nodes that Slurm allocates: add --on slurm, or use "
+            "--launcher mpirun."
+        )
+    _program(machine)
+    if spec.on.name not in machine.allocations:
+        raise HvdtoolsError(
+            "srun starts ranks inside a Slurm job, and this process is not in one: use salloc "
+            "first, or submit the job with --on slurm."
         )
 
 

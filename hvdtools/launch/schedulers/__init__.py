@@ -1,38 +1,51 @@
-"""Where a job may run, and what is asked of each place."""
+"""The schedulers that `--on` knows: hvdtools' own, and those that a site adds.
+
+Each is a class that derives from `hvdtools.launch.scheduler.Scheduler`, imported when it is
+wanted. A site's own is an entry point of the group "hvdtools.schedulers".
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+import sys
+from functools import cache
+from typing import cast
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.hosts import Host
-from hvdtools.launch.schedulers.kubernetes.target import Kubernetes
-from hvdtools.launch.schedulers.sagemaker.target import SageMaker
-from hvdtools.launch.schedulers.slurm.target import Slurm
+from hvdtools.core.registry import Registry
+from hvdtools.launch.scheduler import Scheduler
+
+REGISTRY = Registry(
+    "scheduler",
+    "hvdtools.schedulers",
+    {
+        "local": "hvdtools.launch.schedulers.local:Local",
+        "hosts": "hvdtools.launch.schedulers.ssh:Hosts",
+        "slurm": "hvdtools.launch.schedulers.slurm.request:Slurm",
+        "kubernetes": "hvdtools.launch.schedulers.kubernetes.request:Kubernetes",
+        "sagemaker": "hvdtools.launch.schedulers.sagemaker.request:SageMaker",
+        "pbs": "hvdtools.launch.schedulers.pbs:Pbs",
+        "grid-engine": "hvdtools.launch.schedulers.grid_engine:GridEngine",
+    },
+)
 
 
-@dataclass(frozen=True)
-class Local:
-    """This machine."""
-
-
-@dataclass(frozen=True)
-class Hosts:
-    """Machines that ssh reaches without a password.
+@cache
+def scheduler(name: str) -> type[Scheduler]:
+    """The scheduler of this name.
 
     Raises:
-        HvdtoolsError: There is none.
+        HvdtoolsError: There is none, or a site's own cannot be imported.
     """
-
-    hosts: tuple[Host, ...]
-
-    def __post_init__(self) -> None:
-        if not self.hosts:
-            raise HvdtoolsError("Name the hosts: --hosts a:4,b:4 or --hostfile FILE.")
+    return cast(type[Scheduler], REGISTRY.load(name))
 
 
-LOCAL = Local()
-Target: TypeAlias = Local | Hosts | Slurm | Kubernetes | SageMaker
-
-__all__ = ["LOCAL", "Hosts", "Kubernetes", "Local", "SageMaker", "Slurm", "Target"]
+@cache
+def all_schedulers() -> tuple[type[Scheduler], ...]:
+    """Every scheduler, in the order of the registry; warns of a site's that cannot be imported."""
+    found = []
+    for name in REGISTRY.names():
+        try:
+            found.append(scheduler(name))
+        except HvdtoolsError as error:  # the other commands work without it
+            print(f"hvdtools: warning: {error}", file=sys.stderr)
+    return tuple(found)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from bed_grid_engine import GridEngineBed
 from bed_hosts import HostsBed
 from bed_slurm import SlurmBed
 from bed_state import Place, beds
@@ -27,7 +28,7 @@ AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 @pytest.fixture(scope="session")
 def standing_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostsBed]:
     """`login` and `host1` to `host4`."""
-    _skip_unless_possible(slurm=False)
+    _skip_unless_possible()
     _take_abandoned_down()
     with _one_group_of_processes():
         bed = HostsBed.up(f"{OF_TESTS}{os.getpid()}", seen=[tmp_path_factory.getbasetemp()])
@@ -60,6 +61,20 @@ def standing_slurm(standing_hosts: HostsBed) -> SlurmBed:
     return SlurmBed.up(standing_hosts)
 
 
+@pytest.fixture(scope="session")
+def standing_grid_engine(standing_hosts: HostsBed) -> GridEngineBed:
+    """Grid Engine on those hosts; it ends with them."""
+    _skip_unless_possible(grid_engine=True)
+    return GridEngineBed.up(standing_hosts)
+
+
+@pytest.fixture
+def grid_engine_bed(standing_grid_engine: GridEngineBed) -> Iterator[GridEngineBed]:
+    """Grid Engine and its hosts (`grid_engine_bed.bed`), for one test to disturb."""
+    yield standing_grid_engine
+    standing_grid_engine.heal()
+
+
 @pytest.fixture
 def hosts_bed(standing_hosts: HostsBed) -> Iterator[HostsBed]:
     """The hosts, for one test to disturb."""
@@ -74,8 +89,8 @@ def slurm_bed(standing_slurm: SlurmBed) -> Iterator[SlurmBed]:
     standing_slurm.heal()
 
 
-def _skip_unless_possible(*, slurm: bool) -> None:
-    reason = why_no_bed(slurm)
+def _skip_unless_possible(*, slurm: bool = False, grid_engine: bool = False) -> None:
+    reason = why_no_bed(slurm, grid_engine)
     if reason:
         pytest.skip(reason)
 

@@ -19,7 +19,7 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 # The caller's, and of no meaning on a host.
 NOT_PASSED_ON = ("TMPDIR", "SSH_AUTH_SOCK", "SLURM_CONF")
 # What a host runs when nobody uses it, beside its process 1.
-DAEMONS = {"munged", "slurmd", "slurmctld", "slurmscriptd"}
+DAEMONS = {"munged", "slurmd", "slurmctld", "slurmscriptd", "sge_qmaster", "sge_execd"}
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,11 @@ FOR_SLURM = {
     "srun": "slurm-wlm",
     "sbatch": "slurm-wlm",
 }
+FOR_GRID_ENGINE = {
+    "sge_qmaster": "gridengine-master",
+    "sge_execd": "gridengine-exec",
+    "qsub": "gridengine-client",
+}
 # What a host's process 1 does before it becomes sshd, and what a cable needs.
 TRIAL = """
 hostname trial; mount -t tmpfs tmpfs /run; mount -t sysfs sysfs /sys
@@ -33,13 +38,14 @@ ip link add lan type bridge; ip link add end type veth peer name nic
 
 
 @cache
-def why_no_bed(slurm: bool = False) -> str | None:
-    """The sentence, or None where a bed of hosts, or of hosts with Slurm, can be had."""
+def why_no_bed(slurm: bool = False, grid_engine: bool = False) -> str | None:
+    """The sentence, or None where a bed of hosts, or of hosts with a scheduler, can be had."""
     if not sys.platform.startswith("linux"):
         return "several hosts on one machine need Linux's namespaces."
     if os.geteuid() != 0:
         return "several hosts on one machine need root."
-    missing = _missing({**FOR_HOSTS, **(FOR_SLURM if slurm else {})})
+    schedulers = {**(FOR_SLURM if slurm else {}), **(FOR_GRID_ENGINE if grid_engine else {})}
+    missing = _missing({**FOR_HOSTS, **schedulers})
     if missing:
         return f"{missing[0]} is missing here: apt-get install {' '.join(_packages(missing))}"
     if slurm and not Path("/etc/slurm").is_dir():
@@ -62,4 +68,4 @@ def _missing(programs: dict[str, str]) -> list[str]:
 
 
 def _packages(missing: list[str]) -> list[str]:
-    return sorted({{**FOR_HOSTS, **FOR_SLURM}[program] for program in missing})
+    return sorted({{**FOR_HOSTS, **FOR_SLURM, **FOR_GRID_ENGINE}[program] for program in missing})

@@ -15,10 +15,13 @@ import yaml
 from paths import GOLDEN, SCRIPTS, TESTS
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.schedulers.kubernetes import launcher, manifest
+from hvdtools.launch.machine import Machine
+from hvdtools.launch.planner import make_submission
+from hvdtools.launch.schedulers.kubernetes import launcher
 from hvdtools.launch.schedulers.kubernetes.manifest import submission
+from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
 from hvdtools.launch.schedulers.kubernetes.text import to_yaml
-from hvdtools.launch.spec import JobSpec, Kubernetes
+from hvdtools.launch.spec import JobSpec
 
 HOSTILE = (
     *("./a b.sh", 'say "hi"', "it's", "; echo foo", "$HOME", "new\nline\n", "", "*", "-n", "--"),
@@ -26,6 +29,9 @@ HOSTILE = (
     *("~", "- a", "a: b", "#", "é", "\u2028", "🐎", "{}", "[]", "&a", "!tag", "%", "@", "`", "\t"),
 )
 needs_crd = pytest.mark.skipif(not kubernetes_rules.has_crd(), reason=kubernetes_rules.WHY_NO_CRD)
+
+# What a submission needs to know of the machine is nothing.
+MACHINE = Machine(1, False, "/env/bin/python", None, None, ())
 
 
 def job(
@@ -269,12 +275,12 @@ def test_workers_and_slots(fields: dict[str, Any], workers: int, slots: int) -> 
         ({"ttl": -1}, "--ttl -1"),
         ({"timeout_s": 1e12}, "--timeout"),
         ({"launcher": "horovodrun"}, "--launcher horovodrun"),
-        ({"oversubscribe": True}, "Kubernetes cannot follow --oversubscribe"),
+        ({"oversubscribe": True}, "--oversubscribe does not apply to --on kubernetes"),
         ({"distribution": "cyclic"}, "--distribution"),
         ({"bind": "numa"}, "--bind"),
         ({"show_binding": True}, "--show-binding"),
         ({"log_dir": Path("logs")}, "kubectl logs"),
-        ({"pass_on": ("--verbose",)}, "--pass:"),
+        ({"pass_on": ("--verbose",)}, "--pass does not"),
         ({"env": (("NVIDIA_VISIBLE_DEVICES", "0"),)}, "would be lost"),
         ({"command": ("./a\udcff",)}, "not UTF-8"),
         ({"ranks": 5, "nodes": 4}, "fill 3 of 4 nodes"),
@@ -282,7 +288,7 @@ def test_workers_and_slots(fields: dict[str, Any], workers: int, slots: int) -> 
 )
 def test_what_cannot_be_is_refused_in_one_sentence(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(HvdtoolsError) as caught:
-        submission(job(**fields))
+        make_submission(job(**fields), MACHINE)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -296,4 +302,5 @@ def test_every_field_of_a_job_is_used_or_refused() -> None:
     used = {"command", "ranks", "launcher", "env", "on", "nodes", "ranks_per_node", "gpus_per_node",
             "cpus_per_rank", "interface", "name", "timeout_s", "restarts"}  # fmt: skip
     fields = {field.name for field in dataclasses.fields(JobSpec)}
-    assert fields == used | set(manifest._CANNOT)
+    refused = {{"pass": "pass_on"}.get(option, option) for option in Kubernetes.unsupported}
+    assert fields == used | refused - {"mpirun"}  # which is no field of a job

@@ -11,10 +11,12 @@ import pytest
 from paths import HVDTOOLS
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.compose import compose
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.jobfile import read_job_file
-from hvdtools.launch.spec import Hosts, JobSpec, Slurm
+from hvdtools.launch.parse_options import parse_options
+from hvdtools.launch.schedulers.slurm.request import Slurm
+from hvdtools.launch.schedulers.ssh import Hosts
+from hvdtools.launch.spec import JobSpec
 
 
 def written(folder: Path, text: str) -> Path:
@@ -38,7 +40,7 @@ def test_a_file_says_what_flags_say(tmp_path: Path) -> None:
         """,
     )
     values, command = read_job_file(file)
-    assert compose(values, command, {}) == JobSpec(
+    assert parse_options(values, command, {}) == JobSpec(
         ("python", "train.py", "; echo"),
         4,
         "mpirun",
@@ -129,10 +131,12 @@ def test_a_plan_is_kept_and_never_over_another(tmp_path: Path) -> None:
 )
 def test_what_a_target_does_not_know(values: dict[str, Any], says: str) -> None:
     with pytest.raises(HvdtoolsError, match=says):
-        compose(values, ("true",), {})
+        parse_options(values, ("true",), {})
 
 
 def test_options_of_a_target_reach_it() -> None:
-    spec = compose({"on": "slurm", "partition": "gpu", "nodes": 2, "ranks-per-node": 3}, ("x",), {})
+    spec = parse_options(
+        {"on": "slurm", "partition": "gpu", "nodes": 2, "ranks-per-node": 3}, ("x",), {}
+    )
     assert isinstance(spec.on, Slurm) and spec.on.partition == "gpu"
     assert (spec.ranks, spec.nodes, spec.ranks_per_node) == (6, 2, 3)

@@ -12,7 +12,9 @@ from hvdtools.core.mpi import Mpirun, read_mpirun_version
 from hvdtools.launch import JobSpec, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts, Slurm
+from hvdtools.launch.scheduler import Allocation
+from hvdtools.launch.schedulers.slurm.request import Slurm
+from hvdtools.launch.schedulers.ssh import Hosts
 
 MACHINE = Machine(
     slots=4,
@@ -157,7 +159,7 @@ def test_the_number_of_nodes_is_promised(
     assert dict(plan.env)["HVDTOOLS_NODES"] == str(nodes)
 
 
-IN_SLURM = replace(MACHINE, srun="/usr/bin/srun", allocation="7")
+IN_SLURM = replace(MACHINE, srun="/usr/bin/srun", allocations={"slurm": Allocation("7")})
 
 
 def test_a_step_of_a_slurm_job_word_for_word() -> None:

@@ -13,7 +13,7 @@ from hvdtools.core.mpi import Mpirun
 from hvdtools.launch import JobSpec, detect_host, make_plan
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Hosts
+from hvdtools.launch.schedulers.ssh import Hosts
 from hvdtools.rank_wrapper import words as rank_wrapper
 
 OURS = (

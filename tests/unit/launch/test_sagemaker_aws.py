@@ -19,7 +19,7 @@ import pytest
 from paths import TESTS
 from test_sagemaker_request import SCRIPTS, VARIED
 
-from hvdtools.launch.schedulers.sagemaker.request import submission
+from hvdtools.launch.schedulers.sagemaker.training_job import submission
 
 ARN = "arn:aws:sagemaker:us-east-1:111122223333:training-job/job-1"
 

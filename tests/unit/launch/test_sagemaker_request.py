@@ -13,9 +13,12 @@ import sagemaker_model
 from paths import GOLDEN, SCRIPTS
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.schedulers.sagemaker import limits, request
-from hvdtools.launch.schedulers.sagemaker.request import submission
-from hvdtools.launch.spec import JobSpec, SageMaker
+from hvdtools.launch.machine import Machine
+from hvdtools.launch.planner import make_submission
+from hvdtools.launch.schedulers.sagemaker import limits, training_job
+from hvdtools.launch.schedulers.sagemaker.request import SageMaker
+from hvdtools.launch.schedulers.sagemaker.training_job import submission
+from hvdtools.launch.spec import JobSpec
 
 NEEDED = {
     "image": "111122223333.dkr.ecr.us-east-1.amazonaws.com/train:1",
@@ -29,6 +32,9 @@ HOSTILE = (
     *("./a b.sh", 'say "hi"', "it's", "; echo foo", "$HOME", "$(VAR)", "", "*", "-n", "--"),
     *("yes", "null", "1e3", "é", "🐎", "\\", "\t", "file:///etc/passwd", "@a", "{}", "s3://a/b"),
 )
+
+# What a submission needs to know of the machine is nothing.
+MACHINE = Machine(1, False, "/env/bin/python", None, None, ())
 
 
 def job(command: tuple[str, ...] = TRAIN, ranks: int = 16, **fields: Any) -> JobSpec:
@@ -137,7 +143,7 @@ def test_limits_are_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("form", ["container", "toolkit"])
 def test_the_hand_written_file_is_what_the_command_fills_in(form: str) -> None:
-    written = request.template(form)
+    written = training_job.template(form)
     algorithm = written["AlgorithmSpecification"]
     fields: dict[str, Any] = {
         "image": algorithm["TrainingImage"],
@@ -262,7 +268,7 @@ def test_instances(fields: dict[str, Any], instances: int, per_instance: str) ->
         ({"command": ("./a\udcff",)}, "not UTF-8"),
         ({"env": (("A", "x" * 513),)}, "512 characters"),
         ({"env": tuple((f"A{n}", "") for n in range(101))}, "100 of --env"),
-        ({"launcher": "mpirun"}, "SageMaker cannot follow --launcher"),
+        ({"launcher": "mpirun"}, "--launcher does not apply to --on sagemaker"),
         ({"gpus_per_node": 8}, "--instance-type says it"),
         ({"oversubscribe": True}, "--oversubscribe"),
         ({"distribution": "cyclic"}, "--distribution"),
@@ -287,7 +293,7 @@ def test_instances(fields: dict[str, Any], instances: int, per_instance: str) ->
 )
 def test_what_cannot_be_is_refused_in_one_sentence(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(HvdtoolsError) as caught:
-        submission(job(**fields))
+        make_submission(job(**fields), MACHINE)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -295,4 +301,5 @@ def test_every_field_of_a_job_is_used_or_refused() -> None:
     used = {"command", "ranks", "env", "on", "nodes", "ranks_per_node", "cpus_per_rank",
             "interface", "name", "timeout_s", "restarts"}  # fmt: skip
     fields = {field.name for field in dataclasses.fields(JobSpec)}
-    assert fields == used | set(request._CANNOT)
+    refused = {{"pass": "pass_on"}.get(option, option) for option in SageMaker.unsupported}
+    assert fields == used | refused - {"mpirun"}  # which is no field of a job

@@ -8,9 +8,9 @@ import pytest
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.plan import Submission
-from hvdtools.launch.schedulers.slurm.follow import submit
+from hvdtools.launch.schedulers.joblog import JobLog
 from hvdtools.launch.schedulers.slurm.job import Job, read_jobs
-from hvdtools.launch.schedulers.slurm.joblog import JobLog
+from hvdtools.launch.schedulers.slurm.request import Slurm
 
 # What `scontrol show job` of Slurm 22.05 prints, shortened; the job has a name that misleads.
 SHOWN = """\
@@ -97,18 +97,19 @@ def test_sbatch_s_refusal_is_one_sentence(tmp_path: Path) -> None:
     )
     sbatch.chmod(0o755)
     with pytest.raises(HvdtoolsError, match=r"^Slurm refuses the job: No\.; Too long$"):
-        submit(submission_to(sbatch))
+        Slurm().submit(submission_to(sbatch))
 
 
 def test_no_sbatch_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        HvdtoolsError, match=r"There is no .*sbatch on this machine: run this where"
+        HvdtoolsError,
+        match=r"There is no .*sbatch on this machine, and Slurm's sbatch takes the job: run this",
     ):
-        submit(submission_to(tmp_path / "sbatch"))
+        Slurm().submit(submission_to(tmp_path / "sbatch"))
 
 
 def test_the_number_of_a_job_of_several_clusters(tmp_path: Path) -> None:
     sbatch = tmp_path / "sbatch"
     sbatch.write_text('#!/bin/sh\n[ "$(cat)" = document ] && echo "12;gpu-cluster"\n')
     sbatch.chmod(0o755)
-    assert submit(submission_to(sbatch)) == "12"
+    assert Slurm().submit(submission_to(sbatch)) == "12"

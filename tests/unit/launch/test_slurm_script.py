@@ -14,8 +14,9 @@ import pytest
 from paths import GOLDEN, SCRIPTS
 
 from hvdtools.core.errors import HvdtoolsError
+from hvdtools.launch.schedulers.slurm.request import Slurm
 from hvdtools.launch.schedulers.slurm.script import submission
-from hvdtools.launch.spec import JobSpec, Slurm
+from hvdtools.launch.spec import JobSpec
 
 PYTHON = "/env dir/bin/python"
 HOSTILE = (

@@ -15,7 +15,8 @@ from hvdtools.launch import JobSpec, make_plan
 from hvdtools.launch.failure import Failure
 from hvdtools.launch.launchers import srun
 from hvdtools.launch.machine import Machine
-from hvdtools.launch.spec import Slurm
+from hvdtools.launch.scheduler import Allocation
+from hvdtools.launch.schedulers.slurm.request import Slurm
 
 SCRIPT = SCRIPTS / "srun.sh"
 HOSTILE = ("./run", 'say "hi"', "it's", "; echo foo", "$HOME", "new\nline\n", "", "*", ":", "-n")
@@ -27,7 +28,7 @@ MACHINE = Machine(
     horovod="0.28.1",
     controllers=("gloo",),
     srun="/usr/bin/srun",
-    allocation="12",
+    allocations={"slurm": Allocation("12")},
 )
 
 
@@ -61,7 +62,7 @@ def test_how_many_ranks_and_where(size: dict[str, int], options: list[str]) -> N
     ("machine", "says"),
     [
         (replace(MACHINE, srun=None), "There is no srun on PATH"),
-        (replace(MACHINE, allocation=None), "inside a Slurm job, and this is none"),
+        (replace(MACHINE, allocations={}), "inside a Slurm job, and this process is not in one"),
     ],
 )
 def test_where_it_cannot_start(machine: Machine, says: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.interface import interface_variables
-from hvdtools.launch.schedulers.kubernetes.target import Kubernetes
+from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
 from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import words
 

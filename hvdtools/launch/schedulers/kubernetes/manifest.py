@@ -10,23 +10,14 @@ import yaml
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.words import counted
-from hvdtools.launch import submitted
 from hvdtools.launch.plan import Submission
+from hvdtools.launch.schedulers import submitted
 from hvdtools.launch.schedulers.kubernetes import checks, launcher, pods
-from hvdtools.launch.schedulers.kubernetes.target import Kubernetes
+from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
 from hvdtools.launch.schedulers.kubernetes.text import to_yaml
 from hvdtools.launch.spec import JobSpec
 
 TEMPLATE = "mpijob.yaml"
-
-_CANNOT = {
-    "oversubscribe": "the workers have the slots that --ranks-per-node says",
-    "distribution": "ranks fill a worker before the next",
-    "bind": "it hands out cores itself, so leave it out",
-    "show_binding": "no rank is bound",
-    "log_dir": "use `kubectl logs`, or let the program write to a --volume",
-    "pass_on": "print the manifest with --dry-run, edit it and `kubectl create -f` it",
-}
 
 
 def submission(spec: JobSpec) -> Submission:
@@ -38,7 +29,6 @@ def submission(spec: JobSpec) -> Submission:
     """
     target = spec.on
     assert isinstance(target, Kubernetes), target
-    submitted.refuse(spec, _CANNOT, "Kubernetes")
     submitted.refuse_broken_text(spec)
     if spec.launcher not in ("auto", "mpirun"):
         raise HvdtoolsError(

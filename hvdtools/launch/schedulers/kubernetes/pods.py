@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hvdtools.launch.schedulers.kubernetes import checks
-from hvdtools.launch.schedulers.kubernetes.target import Kubernetes
+from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
 from hvdtools.launch.spec import JobSpec
 
 Pod = dict[str, Any]

@@ -7,7 +7,7 @@ from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.schedulers.sagemaker import checks, limits
-from hvdtools.launch.schedulers.sagemaker.target import SageMaker
+from hvdtools.launch.schedulers.sagemaker.request import SageMaker
 from hvdtools.launch.spec import JobSpec
 
 # What Java's `.*`, in AWS's own patterns, does not match.

@@ -12,7 +12,7 @@ from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.schedulers.sagemaker import checks, limits
-from hvdtools.launch.schedulers.sagemaker.target import SageMaker
+from hvdtools.launch.schedulers.sagemaker.request import SageMaker
 from hvdtools.launch.spec import JobSpec
 
 _OPTION = re.compile(r"--?(?P<name>[^=\s]+)(=(?P<value>.*))?", re.DOTALL)

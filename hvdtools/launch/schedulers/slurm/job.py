@@ -8,7 +8,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-TIMED_OUT = 124  # as coreutils' timeout does
+from hvdtools.launch.outcome import TIMED_OUT
+
 _CANCELLED = 128 + signal.SIGINT
 
 # https://slurm.schedmd.com/job_state_codes.html: the states that a job does not leave.
@@ -50,6 +51,11 @@ class Job:
     log: Path | None
 
     @property
+    def has_started(self) -> bool:
+        """True if it runs or ran: it has a log."""
+        return self.state != "PENDING"
+
+    @property
     def is_over(self) -> bool:
         """True if it will not run again, unless somebody requeues it."""
         return self.state in _OVER
@@ -79,7 +85,7 @@ class Job:
         return f"job {self.name}: {_IN_WORDS.get(self.state, self.state)}"
 
 
-def look(job_id: str) -> tuple[Job, ...] | None:
+def query(job_id: str) -> tuple[Job, ...] | None:
     """The job, or all elements of the array; empty once Slurm has forgotten it.
 
     None if there is no answer. Asks the controller alone: many clusters keep no accounts.

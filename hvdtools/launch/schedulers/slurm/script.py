@@ -14,9 +14,9 @@ from pathlib import Path
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.launchers.srun import size
 from hvdtools.launch.plan import Submission
-from hvdtools.launch.schedulers.slurm.target import SIGNAL_S, Slurm, seconds_of
+from hvdtools.launch.schedulers.slurm.request import SIGNAL_S, Slurm, seconds_of
+from hvdtools.launch.schedulers.submitted import refuse_broken_text
 from hvdtools.launch.spec import JobSpec
-from hvdtools.launch.submitted import refuse_broken_text
 
 _SCRIPTS = Path(__file__).parents[2] / "scripts"
 _SETTINGS = "# >>> `hvdtools launch` puts the job's own settings here <<<\n"

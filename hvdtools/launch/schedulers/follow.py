@@ -1,68 +1,79 @@
-"""Submits a job and follows it to its end: its states, its log as it grows, its exit code."""
+"""Follows a submitted job to its end: its states, its log as it grows, its exit code."""
 
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.plan import Submission
-from hvdtools.launch.schedulers.slurm.job import Job, look
-from hvdtools.launch.schedulers.slurm.joblog import JobLog
+from hvdtools.launch.scheduler import Scheduler
+from hvdtools.launch.schedulers.joblog import JobLog
 
 # The controller serves everybody; the log is a file.
 _ASK_S = 2.0
 _READ_S = 0.5
 
 
-def submit(submission: Submission) -> str:
-    """Hand the batch script to sbatch and return the job's number.
+class JobStatus(Protocol):
+    """What a scheduler says of a job, or of an element of an array, at one moment.
 
-    Raises:
-        HvdtoolsError: There is no sbatch here, or Slurm refuses the job.
+    Attributes:
+        name: Its number ("12", "12_4").
+        log: The file of its output; None before the scheduler knows it.
+        has_started: True if it runs or ran.
+        is_over: True if it will not run again by itself.
+        code: The exit code to report for a job that is over, 128 + number for a signal.
     """
-    try:
-        done = subprocess.run(
-            submission.argv,
-            input=submission.document,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-    except FileNotFoundError:
-        raise HvdtoolsError(
-            f"There is no {submission.argv[0]} on this machine: run this where Slurm is installed, "
-            "or keep the script with --save and take it there."
-        ) from None
-    if done.returncode != 0:
-        said = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
-        raise HvdtoolsError(f"Slurm refuses the job: {said or f'exit code {done.returncode}'}")
-    return done.stdout.strip().partition(";")[0]
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def log(self) -> Path | None: ...
+    @property
+    def has_started(self) -> bool: ...
+    @property
+    def is_over(self) -> bool: ...
+    @property
+    def code(self) -> int: ...
+
+    def text(self) -> str:
+        """The state in one line for the user."""
+        ...
 
 
-def follow(job_id: str, on_line: Callable[[str], None], on_state: Callable[[str], None]) -> int:
+Query = Callable[[str], Sequence[JobStatus] | None]
+
+
+def follow(
+    scheduler: Scheduler,
+    job_id: str,
+    query: Query,
+    on_line: Callable[[str], None],
+    on_state: Callable[[str], None],
+) -> int:
     """Wait for the end of a job, or of all elements of an array, and return its exit code.
 
     SIGINT, SIGTERM and SIGHUP cancel the job while this runs in the main thread; this then waits
     until it is gone. A second one acts as it would without this.
 
     Args:
-        job_id: As `submit` returned it.
-        on_line: Called with each line of the log, as it stands there, through all restarts.
+        scheduler: Cancels the job.
+        job_id: As its `submit` returned it.
+        query: The state of the job, or of all elements of the array; empty once the scheduler
+            has forgotten it, None if it does not answer.
+        on_line: Called with each line of the log, through all restarts.
         on_state: Called with a sentence whenever the state changes.
 
     Returns:
         That of the first rank that failed, 128 + number for a signal, 124 at the time limit, 130
         for a job that somebody cancelled; of an array the highest.
     """
-    followed = _Followed(job_id, on_line, on_state)
+    followed = _Followed(scheduler, job_id, query, on_line, on_state)
     with _signals() as signals:
         while not followed.is_over():
             time.sleep(_READ_S)
@@ -77,11 +88,16 @@ class _Followed:
     """A job that is followed: what was last seen of it and of its elements."""
 
     def __init__(
-        self, job_id: str, on_line: Callable[[str], None], on_state: Callable[[str], None]
+        self,
+        scheduler: Scheduler,
+        job_id: str,
+        query: Query,
+        on_line: Callable[[str], None],
+        on_state: Callable[[str], None],
     ) -> None:
-        self._job_id = job_id
+        self._scheduler, self._job_id, self._query = scheduler, job_id, query
         self._on_line, self._on_state = on_line, on_state
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, JobStatus] = {}
         self._logs: dict[str, JobLog] = {}
         self._asked_s = float("-inf")
         self._seen_over = 0
@@ -89,13 +105,13 @@ class _Followed:
         self.cancelled = False
 
     def is_over(self) -> bool:
-        """Ask Slurm, if it is time to; True once the end was seen.
+        """Ask the scheduler, if it is time to; True once the end was seen.
 
         Seen twice: a job that is about to be requeued may look as if it had ended.
         """
         if time.monotonic() - self._asked_s < _ASK_S:
             return False
-        found = look(self._job_id)
+        found = self._query(self._job_id)
         self._asked_s = time.monotonic()
         if found is None:
             self._say_silent()
@@ -114,15 +130,15 @@ class _Followed:
 
     def _say_silent(self) -> None:
         if not self._silent:
-            self._on_state("Slurm's controller does not answer; still trying")
+            self._on_state(f"{self._scheduler.title} does not answer; still trying")
         self._silent = True
 
-    def _take(self, job: Job) -> None:
+    def _take(self, job: JobStatus) -> None:
         before = self._jobs.get(job.name)
         self._jobs[job.name] = job
         if before is None or before.text() != job.text():
             self._on_state(job.text())
-        if job.log is not None and job.state != "PENDING" and job.name not in self._logs:
+        if job.log is not None and job.has_started and job.name not in self._logs:
             self._logs[job.name] = JobLog(job.log)
 
     def read(self, *, to_end: bool = False) -> None:
@@ -134,15 +150,17 @@ class _Followed:
                 self._on_state(f"the log {log.path} cannot be read from this machine")
 
     def cancel(self) -> None:
-        """Ask Slurm to end the job; `is_over` tells when it did."""
+        """Ask the scheduler to end the job; `is_over` tells when it did."""
         self.cancelled = True
-        self._on_state(f"cancelling job {self._job_id}")
-        subprocess.run(["scancel", self._job_id], stdin=subprocess.DEVNULL, check=False)
+        self._on_state(f"canceling job {self._job_id}")
+        self._scheduler.cancel(self._job_id)
 
     def code(self) -> int:
-        """The highest exit code; 1 if Slurm forgot the job before its end was seen."""
+        """The highest exit code; 1 if the scheduler forgot the job before its end was seen."""
         if not self._jobs or not all(job.is_over for job in self._jobs.values()):
-            self._on_state(f"Slurm has forgotten job {self._job_id}, and how it ended")
+            self._on_state(
+                f"{self._scheduler.title} has forgotten job {self._job_id}, and how it ended"
+            )
             return 1
         return max(job.code for job in self._jobs.values())
 

@@ -8,13 +8,14 @@ import re
 import pytest
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.schedulers.slurm.target import OPTIONS, Slurm, seconds_of
+from hvdtools.launch.options import schedulers_with
+from hvdtools.launch.schedulers.slurm.request import Slurm, seconds_of
 
 
 def test_each_field_is_an_option_and_each_option_a_field() -> None:
     fields = {field.name for field in dataclasses.fields(Slurm)}
-    assert fields == {option.field for option in OPTIONS}
-    assert all(option.on == ("slurm",) for option in OPTIONS)
+    assert fields == {option.field for option in Slurm.options()}
+    assert all(schedulers_with(option.name)[0] == "slurm" for option in Slurm.options())
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,23 @@
-"""What is asked of Slurm."""
+"""Slurm: a job's options, and how it is submitted, followed and started."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from hvdtools.core.errors import HvdtoolsError, unknown_name
-from hvdtools.launch.option import Option
+from hvdtools.core.mpi import HYDRA
+from hvdtools.launch.plan import Submission
+from hvdtools.launch.scheduler import Allocation, Scheduler, own_option
 from hvdtools.launch.schedulers.slurm.passed import check_passed
+
+if TYPE_CHECKING:
+    from hvdtools.launch.machine import Machine
+    from hvdtools.launch.spec import JobSpec
 
 # https://slurm.schedmd.com/sbatch.html, --mail-type
 MAIL_TYPES = (
@@ -29,31 +38,90 @@ _ONE_LINE = ("account", "partition", "qos", "constraint", "mail_user", "containe
 
 
 @dataclass(frozen=True)
-class Slurm:
-    """A job that Slurm allocates nodes for. Field by field as in `OPTIONS`; None leaves it out.
+class Slurm(Scheduler):
+    """A job for sbatch, or a step of the job that this process is in.
 
     Raises:
         HvdtoolsError: A value cannot be right under any Slurm.
     """
 
-    account: str | None = None
-    partition: str | None = None
-    qos: str | None = None
-    time: str | None = None
-    constraint: str | None = None
-    mail_type: str | None = None
-    mail_user: str | None = None
-    array: str | None = None
-    container: str | None = None
-    signal: int = SIGNAL_S
-    sbatch: tuple[str, ...] = ()
-    wait: bool = False
+    account: str | None = own_option("The account to charge.", "NAME")
+    partition: str | None = own_option("The partition to run in; several by commas.", "NAME")
+    qos: str | None = own_option("The quality of service.", "NAME")
+    time: str | None = own_option(
+        "The time limit as Slurm writes it, 2-12:00:00 or minutes.", "TIME"
+    )
+    constraint: str | None = own_option("Features that the nodes must have.", "FEATURES")
+    mail_type: str | None = own_option(
+        "When to send mail: BEGIN, END, FAIL, ALL and others.", "TYPES"
+    )
+    mail_user: str | None = own_option("Where to send it.", "ADDRESS")
+    array: str | None = own_option("Run once on each of these numbers of nodes.", "1,2,4")
+    container: str | None = own_option("An Apptainer image to run in.", "IMAGE")
+    signal: int = own_option(
+        f"Tell ranks to save so long before the limit ({SIGNAL_S}).", "SECONDS", int, SIGNAL_S
+    )
+    sbatch: tuple[str, ...] = own_option(
+        "Any other option of sbatch; may be repeated.", "NAME[=VALUE]", tuple, ()
+    )
+    wait: bool = own_option("Follow the job and return its exit code.", "", bool, False)
+
+    name = "slurm"
+    title = "Slurm"
+    unsupported: ClassVar[Mapping[str, str]] = {
+        "mpirun": "the one next to this Python starts the ranks",
+        "oversubscribe": "Slurm gives each rank its cores",
+    }
 
     def __post_init__(self) -> None:
         for problem in (*_of_texts(self), *_of_times(self), *_of_array(self)):
             raise problem
         for word in self.sbatch:
             check_passed(word)
+
+    @classmethod
+    def detect(cls, environ: Mapping[str, str]) -> Allocation | None:
+        job_id = environ.get("SLURM_JOB_ID")
+        return None if job_id is None else Allocation(job_id)
+
+    def submission(self, spec: JobSpec, machine: Machine) -> Submission:
+        from hvdtools.launch.planner import rank_command
+        from hvdtools.launch.schedulers.slurm.script import submission
+
+        command = rank_command(spec, machine)
+        return submission(dataclasses.replace(spec, command=command), machine.python)
+
+    def submit(self, submission: Submission) -> str:
+        return super().submit(submission).partition(";")[0]
+
+    def waits(self) -> bool:
+        return self.wait
+
+    def follow(
+        self, job_id: str, on_line: Callable[[str], None], on_state: Callable[[str], None]
+    ) -> int:
+        from hvdtools.launch.schedulers.follow import follow
+        from hvdtools.launch.schedulers.slurm.job import query
+
+        return follow(self, job_id, query, on_line, on_state)
+
+    def cancel(self, job_id: str) -> None:
+        subprocess.run(["scancel", job_id], stdin=subprocess.DEVNULL, check=False)
+
+    def choose_launcher(self, spec: JobSpec, machine: Machine) -> str:
+        is_hydra = machine.mpirun is not None and machine.mpirun.flavour in HYDRA
+        if spec.launcher not in ("auto", "srun", "mpirun") or (
+            spec.launcher == "mpirun" and is_hydra
+        ):
+            raise HvdtoolsError(
+                "Inside a Slurm job srun or Open MPI's mpirun starts the ranks: use --launcher "
+                "srun."
+            )
+        self.refuse_own_options(machine)
+        return "srun" if spec.launcher == "auto" else spec.launcher
+
+    def describe(self, machine: Machine) -> str:
+        return "in this Slurm job"
 
     @property
     def node_counts(self) -> tuple[int, ...]:
@@ -115,23 +183,3 @@ def _of_array(target: Slurm) -> Iterator[HvdtoolsError]:
         )
     elif len(set(target.node_counts)) < len(target.node_counts):
         yield HvdtoolsError(f"--array {target.array} names a node count twice: name each once.")
-
-
-def _option(name: str, text: str, metavar: str = "", kind: type = str) -> Option:
-    return Option(name, kind, text, "Slurm", metavar, ("slurm",))
-
-
-OPTIONS = (
-    _option("account", "Whom the job is charged to.", "NAME"),
-    _option("partition", "The partition to run in; several by commas.", "NAME"),
-    _option("qos", "The quality of service.", "NAME"),
-    _option("time", "The time limit as Slurm writes it, 2-12:00:00 or minutes.", "TIME"),
-    _option("constraint", "Features that the nodes must have.", "FEATURES"),
-    _option("mail-type", "When to send mail: BEGIN, END, FAIL, ALL and others.", "TYPES"),
-    _option("mail-user", "Whom to send it to.", "ADDRESS"),
-    _option("array", "Run once on each of these numbers of nodes.", "1,2,4"),
-    _option("container", "An Apptainer image to run in.", "IMAGE"),
-    _option("signal", f"Tell ranks to save so long before the limit ({SIGNAL_S}).", "SECONDS", int),
-    _option("sbatch", "Any other option of sbatch; may be repeated.", "NAME[=VALUE]", tuple),
-    _option("wait", "Follow the job and return its exit code.", kind=bool),
-)

@@ -1,31 +1,9 @@
-"""What jobs have in common that somebody else allocates nodes for, later."""
+"""What submitted jobs have in common, whatever their scheduler."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch.spec import JobSpec
-
-# The flags that do not have their field's name.
-_FLAGS = {"timeout_s": "timeout", "pass_on": "pass"}
-
-
-def refuse(spec: JobSpec, reasons: Mapping[str, str], place: str) -> None:
-    """Refuse each field of `spec` that was set and that `place` cannot follow.
-
-    Args:
-        reasons: Field name -> what to do instead, as the end of a sentence.
-        place: The target, as the beginning of one ("Kubernetes").
-
-    Raises:
-        HvdtoolsError: There is such a field.
-    """
-    for field in dataclasses.fields(spec):
-        if field.name in reasons and getattr(spec, field.name) != field.default:
-            flag = _FLAGS.get(field.name, field.name).replace("_", "-")
-            raise HvdtoolsError(f"{place} cannot follow --{flag}: {reasons[field.name]}.")
 
 
 def refuse_broken_text(spec: JobSpec) -> None:
