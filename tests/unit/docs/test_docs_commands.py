@@ -50,14 +50,14 @@ def test_every_command_and_option_exists(command: str) -> None:
     words = shlex.split(command)
     own = words[1 : words.index("--")] if "--" in words else words[1:]
     helped = help_of(*own[: 2 if own[0] == "bench" else 1])
-    for option in (word for word in own if word.startswith("-")):
+    for option in (word.partition("=")[0] for word in own if word.startswith("-")):
         assert re.search(rf"(?<!\S){re.escape(option)}(?!\S)", helped), f"{option} in {helped}"
 
 
 SUBMITTED = [
     command
     for command in COMMANDS
-    if re.search("--on (slurm|kubernetes|sagemaker)", command)
+    if re.search("--on (slurm|pbs|grid-engine|kubernetes|sagemaker)", command)
     and "hvdtools launch" in command
     and "--nodes" in command  # without, it is a step of the allocation that it runs in
 ]

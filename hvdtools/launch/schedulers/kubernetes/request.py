@@ -36,7 +36,7 @@ class Kubernetes(Scheduler):
     volume: tuple[str, ...] = own_option(
         "A claim to mount in each worker.", "CLAIM:/PATH[:ro]", tuple, ()
     )
-    queue: str | None = own_option("Kueue's local queue.", "NAME")
+    queue: str | None = own_option("The queue; on Kubernetes that of Kueue.", "NAME")
     node_selector: tuple[str, ...] = own_option(
         "A label that nodes must have.", "LABEL=VALUE", tuple, ()
     )

@@ -49,7 +49,7 @@ class Slurm(Scheduler):
     partition: str | None = own_option("The partition to run in; several by commas.", "NAME")
     qos: str | None = own_option("The quality of service.", "NAME")
     time: str | None = own_option(
-        "The time limit as Slurm writes it, 2-12:00:00 or minutes.", "TIME"
+        "The time limit, as in 2:00:00; under Slurm also 2-12 or minutes.", "TIME"
     )
     constraint: str | None = own_option("Features that the nodes must have.", "FEATURES")
     mail_type: str | None = own_option(
