@@ -11,7 +11,7 @@ import pytest
 from jobs import StartJob, start_job
 from paths import TESTS
 
-pytest_plugins = ["bed_fixtures", "rank_sessions"]
+pytest_plugins = ["cluster_fixtures", "rank_sessions"]
 
 # What torchrun sets for each rank.
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -66,5 +66,5 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Job variables of the caller stay out; what a test sets for itself ends with it."""
     for name in list(os.environ):
         ours = name.startswith(("HOROVOD_", "HVDTOOLS_", "OMPI_COMM_", "SLURM_", "PMI_", "PMIX_"))
-        if (ours and name != "HVDTOOLS_BED") or name in TORCHRUN:
+        if (ours and name != "HVDTOOLS_TEST_CLUSTER") or name in TORCHRUN:
             monkeypatch.delenv(name)

@@ -2,8 +2,8 @@
 
     python benchmarks/studies/launch_time.py [--repeats 7] [--hosts 2] [--ranks-per-host 2]
 
-Needs what tests/support/bed/bed.py needs (Linux, root, Slurm, sshd): it brings up hosts and a
-Slurm of its own on this machine, and takes them away. Every pair starts the same program, which
+Needs what tests/support/cluster/cluster.py needs (Linux, root, Slurm, sshd): it brings up hosts
+and Slurm on this machine, and takes them down. Every pair starts the same program, which
 trains a small model through hvdtools.torch, with the same Python on the same hosts; the two take
 turns within each round. The clock begins just before the command is started and ends when rank 0
 has done its first step, by the same clock. Prints one line a pair: medians over repeats, smallest
@@ -82,12 +82,12 @@ def pairs(program: str, hosts: Sequence[str], ranks_per_host: int) -> list[Pair]
     ]
 
 
-def seconds_to_first_step(bed: Any, command: Sequence[str], folder: Path) -> float:
+def seconds_to_first_step(cluster: Any, command: Sequence[str], folder: Path) -> float:
     """Run the command on the login host and return when rank 0 had done its first step, in s."""
     before = {file: file.stat().st_size for file in folder.glob("*.log")}
     env = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     started_s = time.time()
-    done = bed.exec(
+    done = cluster.exec(
         "login", command, env={**env, "OMP_NUM_THREADS": "1"}, cwd=folder, timeout_s=120
     )
     said = done.stdout + done.stderr
@@ -113,7 +113,7 @@ def _spread(values: list[float]) -> str:
 
 
 def main() -> None:
-    """Bring up the bed, time the pairs in turns, take it down."""
+    """Bring up the test cluster, time the pairs in turns, take it down."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,17 +121,17 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--ranks-per-host", type=int, default=2)
     asked = parser.parse_args()
-    sys.path.insert(0, str(CLONE / "tests" / "support" / "bed"))
-    from bed_hosts import HostsBed
-    from bed_slurm import SlurmBed
+    sys.path.insert(0, str(CLONE / "tests" / "support" / "cluster"))
+    from cluster_hosts import ClusterHosts
+    from cluster_slurm import SlurmCluster
 
-    bed = HostsBed.up(f"launch-time-{os.getpid()}", asked.hosts)
+    cluster = ClusterHosts.up(f"launch-time-{os.getpid()}", asked.hosts)
     try:
-        SlurmBed.up(bed)
-        folder = bed.shared
+        SlurmCluster.up(cluster)
+        folder = cluster.shared
         program = folder / "first_step.py"
         program.write_text(PROGRAM)
-        hosts = [host for host in bed.hosts if host != "login"]
+        hosts = [host for host in cluster.hosts if host != "login"]
         todo = pairs(str(program), hosts, asked.ranks_per_host)
         took: dict[str, tuple[list[float], list[float]]] = {each.name: ([], []) for each in todo}
         for number in range(
@@ -140,13 +140,13 @@ def main() -> None:
             for pair in todo:
                 both = [(0, pair.bare), (1, pair.ours)]
                 for side, command in both if number % 2 else reversed(both):
-                    seconds = seconds_to_first_step(bed, command, folder)
+                    seconds = seconds_to_first_step(cluster, command, folder)
                     if number:
                         took[pair.name][side].append(seconds)
         for pair in todo:
             print(report(pair, *took[pair.name]))
     finally:
-        bed.down()
+        cluster.down()
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bed_hosts import HostsBed
-from bed_slurm import SlurmBed
+from cluster_hosts import ClusterHosts
+from cluster_slurm import SlurmCluster
 
 from hvdtools.bench.results.result_file import FILE_NAME, read
 
@@ -42,7 +42,7 @@ def write_suite(folder: Path, *engines: str) -> None:
 
 
 def bench(
-    slurm: SlurmBed, folder: Path, *words: str, timeout_s: float = 240
+    slurm: SlurmCluster, folder: Path, *words: str, timeout_s: float = 240
 ) -> subprocess.CompletedProcess[str]:
     return slurm.run([*BENCH, *words], env=ENV, cwd=folder, timeout_s=timeout_s)
 
@@ -62,10 +62,10 @@ ENGINES = pytest.mark.parametrize(
 
 @ENGINES
 def test_one_job_a_node_count_gathered_into_one_run(
-    engines: tuple[str, ...], slurm_bed: SlurmBed, tmp_path: Path
+    engines: tuple[str, ...], slurm_cluster: SlurmCluster, tmp_path: Path
 ) -> None:
     write_suite(tmp_path, *engines)
-    done = bench(slurm_bed, tmp_path, *SLURM[:5], "1", *SLURM[6:])
+    done = bench(slurm_cluster, tmp_path, *SLURM[:5], "1", *SLURM[6:])
     assert done.returncode == 0, done.stdout + done.stderr
     file = tmp_path / "results" / "tiny" / FILE_NAME
     first = read(file).results
@@ -75,7 +75,7 @@ def test_one_job_a_node_count_gathered_into_one_run(
     }
 
     # What is there already is not measured again.
-    more = bench(slurm_bed, tmp_path, *SLURM, "--resume")
+    more = bench(slurm_cluster, tmp_path, *SLURM, "--resume")
     assert more.returncode == 0, more.stdout + more.stderr
     assert re.findall(r"nodes (\d): submitted", more.stdout) == ["2"]
     found = read(file).results
@@ -89,16 +89,16 @@ def test_one_job_a_node_count_gathered_into_one_run(
         assert result.training.in_sync is (None if alone else True)
     assert "node" in more.stdout and (file.parent / "report.html").is_file()
 
-    again = bench(slurm_bed, tmp_path, *SLURM, "--resume")
+    again = bench(slurm_cluster, tmp_path, *SLURM, "--resume")
     assert again.returncode == 0 and "submitted" not in again.stdout
     assert read(file).results == found
 
 
-def test_a_stopped_run_cancels_its_jobs(slurm_bed: SlurmBed, tmp_path: Path) -> None:
+def test_a_stopped_run_cancels_its_jobs(slurm_cluster: SlurmCluster, tmp_path: Path) -> None:
     write_suite(tmp_path, "hvdtools-gloo")
     words = [*BENCH, *SLURM]
     pipe = subprocess.PIPE
-    process = slurm_bed.bed.popen("login", words, ENV, tmp_path, stdout=pipe, stderr=pipe)
+    process = slurm_cluster.cluster.popen("login", words, ENV, tmp_path, stdout=pipe, stderr=pipe)
     assert process.stdout is not None
     said = ""
     while "runs on" not in (line := process.stdout.readline()):
@@ -109,13 +109,15 @@ def test_a_stopped_run_cancels_its_jobs(slurm_bed: SlurmBed, tmp_path: Path) -> 
     assert process.returncode == 2
     assert "The run was stopped: the same command with `--resume --run" in errors
     for number in re.findall(r"submitted as job (\d+)", said):
-        assert slurm_bed.wait(number).state == "CANCELLED"
+        assert slurm_cluster.wait(number).state == "CANCELLED"
 
 
-def test_slurm_is_asked_for_what_the_dry_run_shows(slurm_bed: SlurmBed, tmp_path: Path) -> None:
+def test_slurm_is_asked_for_what_the_dry_run_shows(
+    slurm_cluster: SlurmCluster, tmp_path: Path
+) -> None:
     write_suite(tmp_path, "hvdtools-gloo")
     more = ("--sbatch", "partition=nowhere", "--run", "a-run", "--interface", "eth0")
-    shown = bench(slurm_bed, tmp_path, *SLURM, *more, "--dry-run")
+    shown = bench(slurm_cluster, tmp_path, *SLURM, *more, "--dry-run")
     folder = tmp_path / "results" / "tiny" / "parts" / "a-run"
     assert shown.returncode == 0 and shown.stdout == "".join(
         f"# nodes {nodes}: sbatch --parsable --job-name=hvdtools-bench-a-run "
@@ -127,22 +129,22 @@ def test_slurm_is_asked_for_what_the_dry_run_shows(slurm_bed: SlurmBed, tmp_path
         for nodes, ranks in ((1, "1"), (2, "none"))
     )
     assert not (tmp_path / "results").exists()
-    refused = bench(slurm_bed, tmp_path, *SLURM, *more)
+    refused = bench(slurm_cluster, tmp_path, *SLURM, *more)
     assert refused.returncode == 2 and "invalid partition" in refused.stderr
     assert refused.stderr.count("\n") == 1
-    local = bench(slurm_bed, tmp_path, "run", "demo", "--on", "slurm")
+    local = bench(slurm_cluster, tmp_path, "run", "demo", "--on", "slurm")
     assert local.returncode == 2 and "says nothing of nodes" in local.stderr
 
 
 @ENGINES
 def test_hosts_that_ssh_reaches(
-    engines: tuple[str, ...], hosts_bed: HostsBed, tmp_path: Path
+    engines: tuple[str, ...], cluster_hosts: ClusterHosts, tmp_path: Path
 ) -> None:
     write_suite(tmp_path, *engines)
-    hosts = ",".join(f"{host}:2" for host in hosts_bed.hosts[:2])
+    hosts = ",".join(f"{host}:2" for host in cluster_hosts.hosts[:2])
     words = ("--hosts", hosts, "--nodes", "2", "--ranks-per-node", "2", "--ranks", "none")
     argv = [*BENCH, "run", "tiny.toml", *words, "--interface", "eth0"]
-    done = hosts_bed.exec(hosts_bed.hosts[0], argv, env=ENV, cwd=tmp_path, timeout_s=200)
+    done = cluster_hosts.exec(cluster_hosts.hosts[0], argv, env=ENV, cwd=tmp_path, timeout_s=200)
     assert done.returncode == 0, done.stdout + done.stderr
     found = read(tmp_path / "results" / "tiny" / FILE_NAME).results
     assert [(each.ranks, each.nodes, each.error) for each in found] == [(4, 2, None)] * len(engines)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bed_grid_engine import GridEngineBed
-from bed_network import LOGIN
+from cluster_grid_engine import GridEngineCluster
+from cluster_network import LOGIN
 from paths import HVDTOOLS, PROGRAMS
 from test_launch_cluster import assert_places, found_by_rank
 from test_pbs_cluster import SAVES
@@ -21,15 +21,15 @@ TWO_BY_TWO = (*ON, "--pe", "ranks2", "--nodes", "2", "--ranks-per-node", "2")
 ENV = {"OMP_NUM_THREADS": "1"}
 
 
-def launch(grid_engine: GridEngineBed, folder: Path, *words: str) -> Any:
+def launch(grid_engine: GridEngineCluster, folder: Path, *words: str) -> Any:
     return grid_engine.run(words, env=ENV, cwd=folder, timeout_s=150)
 
 
 def test_ranks_start_on_the_nodes_of_the_job(
-    grid_engine_bed: GridEngineBed, tmp_path: Path
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path
 ) -> None:
     program = ("--", "python", str(PROGRAMS / "rank_place.py"))
-    done = launch(grid_engine_bed, tmp_path, *TWO_BY_TWO, *program)
+    done = launch(grid_engine_cluster, tmp_path, *TWO_BY_TWO, *program)
     assert done.returncode == 0, done.stdout + done.stderr
     places = found_by_rank(done.stdout)
     first, second = places[0]["host"], places[2]["host"]
@@ -39,33 +39,33 @@ def test_ranks_start_on_the_nodes_of_the_job(
 
 
 def test_a_sweep_runs_on_each_number_of_nodes(
-    grid_engine_bed: GridEngineBed, tmp_path: Path
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path
 ) -> None:
     words = (*ON, "--pe", "ranks1", "--array", "1,2", "--ranks-per-node", "1")
     program = "import os; print('of', os.environ['HVDTOOLS_SIZE'])"
-    done = launch(grid_engine_bed, tmp_path, *words, "--", "python", "-c", program)
+    done = launch(grid_engine_cluster, tmp_path, *words, "--", "python", "-c", program)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(re.findall(r"of \d", done.stdout)) == ["of 1", "of 2", "of 2"]
 
 
 def test_the_exit_code_is_that_of_the_rank_that_failed(
-    grid_engine_bed: GridEngineBed, tmp_path: Path
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path
 ) -> None:
     program = (
         "import os, sys, time\n"
         "sys.exit(3) if os.environ['OMPI_COMM_WORLD_RANK'] == '3' else time.sleep(60)"
     )
-    done = launch(grid_engine_bed, tmp_path, *TWO_BY_TWO, "--", "python", "-c", program)
+    done = launch(grid_engine_cluster, tmp_path, *TWO_BY_TWO, "--", "python", "-c", program)
     assert done.returncode == 3, done.stdout + done.stderr
     assert "rank 3 failed first with exit code 3" in done.stdout
     assert "failed with exit code 3" in done.stderr
 
 
 def test_nodes_that_are_not_as_asked_for_are_refused(
-    grid_engine_bed: GridEngineBed, tmp_path: Path
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path
 ) -> None:
     words = (*ON, "--pe", "fill", "--nodes", "2", "--ranks-per-node", "2")
-    done = launch(grid_engine_bed, tmp_path, *words, "--", "true")
+    done = launch(grid_engine_cluster, tmp_path, *words, "--", "true")
     assert done.returncode == 2, done.stdout + done.stderr
     assert re.search(
         r"Grid Engine allocated host\d:4, where 4 ranks are not on 2 nodes", done.stdout
@@ -73,7 +73,7 @@ def test_nodes_that_are_not_as_asked_for_are_refused(
 
 
 def test_a_job_that_saved_before_its_time_limit_goes_back_into_the_queue(
-    grid_engine_bed: GridEngineBed, tmp_path: Path
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path
 ) -> None:
     program = tmp_path / "saves.py"
     program.write_text(f"import os\nif os.path.exists('saved'): os._exit(0)\n{SAVES}")
@@ -82,19 +82,19 @@ def test_a_job_that_saved_before_its_time_limit_goes_back_into_the_queue(
     )
     program.write_text(marked)
     limit = ("--time", "00:01:00", "--signal", "50")
-    done = launch(grid_engine_bed, tmp_path, *TWO_BY_TWO, *limit, "--", "python", str(program))
+    done = launch(grid_engine_cluster, tmp_path, *TWO_BY_TWO, *limit, "--", "python", str(program))
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"^\[\d\] saved$", done.stdout, re.MULTILINE)) == 4
     assert len(re.findall(r"^4 ranks in Grid Engine job", done.stdout, re.MULTILINE)) == 2
 
 
 def test_a_job_that_is_interrupted_leaves_no_process(
-    grid_engine_bed: GridEngineBed, tmp_path: Path
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path
 ) -> None:
-    process = grid_engine_bed.bed.popen(
+    process = grid_engine_cluster.cluster.popen(
         LOGIN,
         [*TWO_BY_TWO, "--", "python", "-c", SAVES],
-        env={**ENV, **grid_engine_bed.variables},
+        env={**ENV, **grid_engine_cluster.variables},
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -106,8 +106,8 @@ def test_a_job_that_is_interrupted_leaves_no_process(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=90)
     assert process.returncode == 130 and "canceling job" in err, out + err
-    while grid_engine_bed.bed.processes():
-        assert time.monotonic() < deadline_s + 60, grid_engine_bed.bed.processes()
+    while grid_engine_cluster.cluster.processes():
+        assert time.monotonic() < deadline_s + 60, grid_engine_cluster.cluster.processes()
         time.sleep(0.2)
 
 
@@ -120,7 +120,7 @@ def test_a_job_that_is_interrupted_leaves_no_process(
     ],
 )
 def test_what_cannot_be_is_one_clear_message(
-    grid_engine_bed: GridEngineBed, tmp_path: Path, words: tuple[str, ...], says: str
+    grid_engine_cluster: GridEngineCluster, tmp_path: Path, words: tuple[str, ...], says: str
 ) -> None:
-    done = launch(grid_engine_bed, tmp_path, *ON, *words, "--", "true")
+    done = launch(grid_engine_cluster, tmp_path, *ON, *words, "--", "true")
     assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr

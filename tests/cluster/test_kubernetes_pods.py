@@ -12,8 +12,8 @@ from typing import Any
 import kubernetes_operator
 import pytest
 import yaml
-from bed_hosts import HostsBed
-from bed_why import why_no_bed
+from cluster_hosts import ClusterHosts
+from cluster_requirements import why_no_cluster
 from kubernetes_operator import Operator
 from paths import SCRIPTS
 
@@ -33,14 +33,14 @@ INIT = "import hvdtools.torch as hvt; hvt.init(); print('trained')"
 
 
 @pytest.fixture
-def bed() -> Iterator[HostsBed]:
+def cluster() -> Iterator[ClusterHosts]:
     """Its own, because pods have names and users of their own."""
-    reason = why_no_bed()
+    reason = why_no_cluster()
     if reason:
         pytest.skip(reason)
-    bed = HostsBed.up(f"pods-{os.getpid()}", hosts=2)
-    yield bed
-    bed.down()
+    cluster = ClusterHosts.up(f"pods-{os.getpid()}", hosts=2)
+    yield cluster
+    cluster.down()
 
 
 def job(program: str, *words: str, **fields: Any) -> dict[str, Any]:
@@ -56,8 +56,8 @@ def job(program: str, *words: str, **fields: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("as_root", "uid"), [(False, 1000), (True, 0)])
-def test_ranks_train_on_the_workers(bed: HostsBed, as_root: bool, uid: int) -> None:
-    pods = Operator(bed, job(REPORT, "$(HOME) 'x'", run_as_root=as_root), "train")
+def test_ranks_train_on_the_workers(cluster: ClusterHosts, as_root: bool, uid: int) -> None:
+    pods = Operator(cluster, job(REPORT, "$(HOME) 'x'", run_as_root=as_root), "train")
     with pods.workers_running():
         done = pods.launch()
     assert done.returncode == 0, done.stderr
@@ -69,9 +69,9 @@ def test_ranks_train_on_the_workers(bed: HostsBed, as_root: bool, uid: int) -> N
     ]
 
 
-def as_in_an_image_with_mpich(bed: HostsBed, monkeypatch: pytest.MonkeyPatch) -> None:
+def as_in_an_image_with_mpich(cluster: ClusterHosts, monkeypatch: pytest.MonkeyPatch) -> None:
     """MPICH first on PATH, and what launch/Dockerfile tells ssh, which Hydra cannot be told."""
-    programs = bed.shared / "mpich"
+    programs = cluster.shared / "mpich"
     programs.mkdir()
     for program in ("mpirun.mpich", "hydra_pmi_proxy"):
         path = shutil.which(program)
@@ -82,25 +82,25 @@ def as_in_an_image_with_mpich(bed: HostsBed, monkeypatch: pytest.MonkeyPatch) ->
     dockerfile = (SCRIPTS / "Dockerfile").read_text()
     (written,) = re.findall(r"RUN printf '%s\\n' (.*?) > /etc/ssh", dockerfile, re.DOTALL)
     lines = shlex.split(written.replace("\\\n", " "))
-    for host in bed.hosts:
-        file = bed.path(host, "/etc/ssh/ssh_config")
-        # The hosts of the bed know one another's keys; those of a cluster do not.
+    for host in cluster.hosts:
+        file = cluster.path(host, "/etc/ssh/ssh_config")
+        # The hosts of the test cluster know one another's keys; those of a cluster do not.
         file.write_text("\n".join([*lines, "GlobalKnownHostsFile /dev/null", ""]))
         file.chmod(0o644)
 
 
 def test_mpich_starts_ranks_that_meet_over_gloo(
-    bed: HostsBed, monkeypatch: pytest.MonkeyPatch
+    cluster: ClusterHosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    as_in_an_image_with_mpich(bed, monkeypatch)
-    pods = Operator(bed, job(INIT, mpi="MPICH"), "train")
+    as_in_an_image_with_mpich(cluster, monkeypatch)
+    pods = Operator(cluster, job(INIT, mpi="MPICH"), "train")
     with pods.workers_running():
         done = pods.launch()
     assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.splitlines()) == [f"[{n}]<stdout>:trained" for n in range(3)]
 
 
-def test_ranks_that_all_landed_on_the_launcher_end_the_job(bed: HostsBed) -> None:
+def test_ranks_that_all_landed_on_the_launcher_end_the_job(cluster: ClusterHosts) -> None:
     """What Open MPI 5 does with the operator's own variables alone."""
     tree = job(INIT)
     container = tree["spec"]["mpiReplicaSpecs"]["Launcher"]["template"]["spec"]["containers"][0]
@@ -109,7 +109,7 @@ def test_ranks_that_all_landed_on_the_launcher_end_the_job(bed: HostsBed) -> Non
     ]
     at = container["args"].index("--map-by")
     container["args"][at + 1] = "slot:OVERSUBSCRIBE"  # fewer cores here than ranks
-    pods = Operator(bed, tree, "train")
+    pods = Operator(cluster, tree, "train")
     with pods.workers_running():
         done = pods.launch()
     assert done.returncode != 0 and "trained" not in done.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bed_hosts import HostsBed
+from cluster_hosts import ClusterHosts
 from paths import HVDTOOLS, PROGRAMS, TESTS
 from test_launch_cluster import assert_places, found_by_rank
 
@@ -28,7 +28,7 @@ time.sleep(60)
 
 
 @pytest.fixture
-def pbs(hosts_bed: HostsBed, tmp_path: Path) -> Any:
+def pbs(cluster_hosts: ClusterHosts, tmp_path: Path) -> Any:
     """What to run `hvdtools launch --on pbs` with, and where."""
     programs = tmp_path / "pbs"
     programs.mkdir()
@@ -53,46 +53,52 @@ def pbs(hosts_bed: HostsBed, tmp_path: Path) -> Any:
 LAUNCH = (HVDTOOLS, "launch", "--on", "pbs", "--nodes", "2", "--ranks-per-node", "2", "--wait")
 
 
-def test_ranks_start_on_the_nodes_of_the_job(hosts_bed: HostsBed, pbs: Any) -> None:
+def test_ranks_start_on_the_nodes_of_the_job(cluster_hosts: ClusterHosts, pbs: Any) -> None:
     command = [*LAUNCH, "--", "python", str(PROGRAMS / "rank_place.py")]
-    done = hosts_bed.exec("host1", command, **pbs, timeout_s=120)
+    done = cluster_hosts.exec("host1", command, **pbs, timeout_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_places(found_by_rank(done.stdout), ["host1", "host1", "host2", "host2"])
     assert "submitted as job 1.pbs" in done.stderr and "job 1: done" in done.stderr
     assert "job 1 runs on host1/0*2+host2/0*2" in done.stderr
 
 
-def test_a_sweep_runs_on_each_number_of_nodes(hosts_bed: HostsBed, pbs: Any) -> None:
+def test_a_sweep_runs_on_each_number_of_nodes(cluster_hosts: ClusterHosts, pbs: Any) -> None:
     where = ("--array", "1,2", "--ranks-per-node", "1", "--wait")
     program = "import os; print('of', os.environ['HVDTOOLS_SIZE'])"
     command = [HVDTOOLS, "launch", "--on", "pbs", *where, "--", "python", "-c", program]
-    done = hosts_bed.exec("host1", command, **pbs, timeout_s=120)
+    done = cluster_hosts.exec("host1", command, **pbs, timeout_s=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert sorted(re.findall(r"of \d", done.stdout)) == ["of 1", "of 2", "of 2"]
 
 
-def test_the_exit_code_is_that_of_the_rank_that_failed(hosts_bed: HostsBed, pbs: Any) -> None:
+def test_the_exit_code_is_that_of_the_rank_that_failed(
+    cluster_hosts: ClusterHosts, pbs: Any
+) -> None:
     program = (
         "import os, sys, time\n"
         "sys.exit(3) if os.environ['OMPI_COMM_WORLD_RANK'] == '3' else time.sleep(60)"
     )
-    done = hosts_bed.exec("host1", [*LAUNCH, "--", "python", "-c", program], **pbs, timeout_s=120)
+    done = cluster_hosts.exec(
+        "host1", [*LAUNCH, "--", "python", "-c", program], **pbs, timeout_s=120
+    )
     assert done.returncode == 3, done.stdout + done.stderr
     assert "rank 3 failed first with exit code 3" in done.stdout
     assert "job 1 failed with exit code 3" in done.stderr
 
 
-def test_ranks_are_told_to_save_before_the_time_limit(hosts_bed: HostsBed, pbs: Any) -> None:
+def test_ranks_are_told_to_save_before_the_time_limit(
+    cluster_hosts: ClusterHosts, pbs: Any
+) -> None:
     limit = ("--time", "00:00:30", "--signal", "24")
-    done = hosts_bed.exec(
+    done = cluster_hosts.exec(
         "host1", [*LAUNCH, *limit, "--", "python", "-c", SAVES], **pbs, timeout_s=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(re.findall(r"^\[\d\] saved$", done.stdout, re.MULTILINE)) == 4
 
 
-def test_a_job_that_is_interrupted_leaves_no_process(hosts_bed: HostsBed, pbs: Any) -> None:
-    process = hosts_bed.popen(
+def test_a_job_that_is_interrupted_leaves_no_process(cluster_hosts: ClusterHosts, pbs: Any) -> None:
+    process = cluster_hosts.popen(
         "host1",
         [*LAUNCH, "--", "python", "-c", SAVES],
         **pbs,
@@ -107,6 +113,6 @@ def test_a_job_that_is_interrupted_leaves_no_process(hosts_bed: HostsBed, pbs: A
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "canceling job 1.pbs" in err, out + err
-    while hosts_bed.processes():
-        assert time.monotonic() < deadline_s + 30, hosts_bed.processes()
+    while cluster_hosts.processes():
+        assert time.monotonic() < deadline_s + 30, cluster_hosts.processes()
         time.sleep(0.2)

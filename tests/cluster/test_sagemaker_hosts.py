@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bed_hosts import HostsBed
-from bed_why import why_no_bed
+from cluster_hosts import ClusterHosts
+from cluster_requirements import why_no_cluster
 
 HOSTS = ("host1", "host2")
 # 127.0.1.1 for a host's own name is what Gloo alone would stumble over.
@@ -32,24 +32,24 @@ sys.exit(main(sys.argv[2:], Path(sys.argv[1])))
 
 
 @pytest.fixture(scope="module")
-def bed() -> Iterator[HostsBed]:
-    reason = why_no_bed()
+def cluster() -> Iterator[ClusterHosts]:
+    reason = why_no_cluster()
     if reason:
         pytest.skip(reason)
-    bed = HostsBed.up(f"sagemaker-{os.getpid()}", hosts=len(HOSTS))
+    cluster = ClusterHosts.up(f"sagemaker-{os.getpid()}", hosts=len(HOSTS))
     for host in HOSTS:
-        bed.loopback_name(host)
-    yield bed
-    bed.down()
+        cluster.loopback_name(host)
+    yield cluster
+    cluster.down()
 
 
-def start(bed: HostsBed, folder: Path, host: str, *words: str) -> subprocess.Popen[str]:
+def start(cluster: ClusterHosts, folder: Path, host: str, *words: str) -> subprocess.Popen[str]:
     ml = folder / host
     (ml / "input" / "config").mkdir(parents=True)
     said = {"current_host": host, "hosts": list(HOSTS), "network_interface_name": "eth0"}
     (ml / "input" / "config" / "resourceconfig.json").write_text(json.dumps(said))
     train = ["--ranks-per-node", "2", "--", sys.executable, "-c", TRAIN, *words]
-    return bed.popen(
+    return cluster.popen(
         host,
         [sys.executable, "-c", MAIN, str(ml), *train],
         {"OMP_NUM_THREADS": "1"},
@@ -58,8 +58,8 @@ def start(bed: HostsBed, folder: Path, host: str, *words: str) -> subprocess.Pop
     )
 
 
-def test_ranks_of_both_hosts_train_together(bed: HostsBed) -> None:
-    started = [start(bed, bed.shared / "good", host) for host in HOSTS]
+def test_ranks_of_both_hosts_train_together(cluster: ClusterHosts) -> None:
+    started = [start(cluster, cluster.shared / "good", host) for host in HOSTS]
     said = [process.communicate(timeout=120) for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     lines = sorted(
@@ -68,12 +68,12 @@ def test_ranks_of_both_hosts_train_together(bed: HostsBed) -> None:
     assert lines == [f"[{n}] {n} {n % 2} {n // 2} 2 6.0" for n in range(4)]
 
 
-def test_a_rank_that_fails_ends_both_hosts(bed: HostsBed) -> None:
-    started = [start(bed, bed.shared / "bad", host, "5") for host in HOSTS]
+def test_a_rank_that_fails_ends_both_hosts(cluster: ClusterHosts) -> None:
+    started = [start(cluster, cluster.shared / "bad", host, "5") for host in HOSTS]
     said = [process.communicate(timeout=120) for process in started]
     first, second = (process.returncode for process in started)
     assert (first != 0, second) == (True, 5), said
-    reasons = [(bed.shared / "bad" / host / "output" / "failure").read_text() for host in HOSTS]
+    reasons = [(cluster.shared / "bad" / host / "output" / "failure").read_text() for host in HOSTS]
     assert "HorovodInternalError" in reasons[0]
     assert reasons[1].startswith("rank 3 ended with exit code 5")
-    assert not bed.processes("host1") and not bed.processes("host2")
+    assert not cluster.processes("host1") and not cluster.processes("host2")

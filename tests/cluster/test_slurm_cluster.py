@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from bed_slurm import JobEnd, SlurmBed
+from cluster_slurm import JobEnd, SlurmCluster
 from paths import PROGRAMS, SCRIPTS
 
 BIN = Path(sys.executable).parent
@@ -47,7 +47,7 @@ class Ended:
 class Jobs:
     """Submits jobs as a user would, with the script, and waits for their ends."""
 
-    def __init__(self, slurm: SlurmBed, folder: Path) -> None:
+    def __init__(self, slurm: SlurmCluster, folder: Path) -> None:
         self.slurm, self.folder = slurm, folder
 
     def submit(
@@ -84,8 +84,8 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(slurm_bed: SlurmBed, tmp_path: Path) -> Jobs:
-    return Jobs(slurm_bed, tmp_path)
+def jobs(slurm_cluster: SlurmCluster, tmp_path: Path) -> Jobs:
+    return Jobs(slurm_cluster, tmp_path)
 
 
 def test_every_rank_is_there_and_sees_its_words_and_gpus(jobs: Jobs) -> None:
@@ -215,7 +215,9 @@ def test_a_cancelled_job_leaves_no_process_on_any_node(jobs: Jobs) -> None:
     jobs.slurm.run(["scancel", *(number for number, _ in running)])
     for job in running:
         assert jobs.ended(*job).end.state == "CANCELLED"
-    jobs.until(lambda: not jobs.slurm.bed.processes(*jobs.slurm.nodes), "the end of all processes")
+    jobs.until(
+        lambda: not jobs.slurm.cluster.processes(*jobs.slurm.nodes), "the end of all processes"
+    )
 
 
 def test_a_job_whose_node_dies_runs_elsewhere(jobs: Jobs) -> None:
@@ -224,7 +226,7 @@ def test_a_job_whose_node_dies_runs_elsewhere(jobs: Jobs) -> None:
     jobs.until(lambda: len(list(folder.glob("*.started"))) == 2, "the ranks")
     first = jobs.slurm.show(number)["NodeList"]
     lost = "host1" if "1" in first else "host3"
-    jobs.slurm.bed.crash(lost)
+    jobs.slurm.cluster.crash(lost)
     # Slurm would see for itself that the node is silent, later.
     jobs.slurm.run(["scontrol", "update", f"NodeName={lost}", "State=DOWN", "Reason=crashed"])
     done = jobs.ended(number, folder)

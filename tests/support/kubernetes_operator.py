@@ -1,4 +1,4 @@
-"""The MPI operator and the kubelet, played on the hosts of a bed: an MPIJob becomes processes.
+"""The MPI operator and the kubelet, emulated on a test cluster: an MPIJob becomes processes.
 
 What each does was read in kubeflow/mpi-operator (pkg/controller/mpi_job_controller.go). The
 launcher is `login`, worker N is `host<N+1>`; names are known by DNS, here /etc/hosts, as the
@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bed_hosts import HostsBed
-from bed_network import LOGIN, address
+from cluster_hosts import ClusterHosts
+from cluster_network import LOGIN, address
 
 NAMESPACE = "ml"
 # What an image brings: the programs, and one user beside root.
@@ -48,10 +48,10 @@ def _as_user(uid: int) -> list[str]:
 
 
 class Operator:
-    """Plays one MPIJob on `bed`."""
+    """Plays one MPIJob on `cluster`."""
 
-    def __init__(self, bed: HostsBed, job: dict[str, Any], name: str) -> None:
-        self.bed = bed
+    def __init__(self, cluster: ClusterHosts, job: dict[str, Any], name: str) -> None:
+        self.cluster = cluster
         self.name = name
         self.spec = job["spec"]
         replicas = self.spec["mpiReplicaSpecs"]
@@ -64,7 +64,7 @@ class Operator:
             role: replicas[role]["template"]["spec"]["securityContext"]["runAsUser"]
             for role in replicas
         }
-        self.config = bed.shared / "etc-mpi"  # stands for /etc/mpi, which is no folder here
+        self.config = cluster.shared / "etc-mpi"  # stands for /etc/mpi, which is no folder here
         self._daemons: list[subprocess.Popen[str]] = []
 
     @contextmanager
@@ -84,13 +84,13 @@ class Operator:
         separator = " slots=" if self.spec["mpiImplementation"] == "OpenMPI" else ":"
         lines = [f"{self._full(worker)}{separator}{slots}\n" for worker in self.workers]
         (self.config / "hostfile").write_text("".join(lines))
-        keys = self.bed.shared / "keys"
+        keys = self.cluster.shared / "keys"
         keys.mkdir()
         key = keys / "id_rsa"
         make = ["ssh-keygen", "-q", "-t", "ecdsa", "-b", "521", "-N", "", "-f", str(key)]
         subprocess.run(make, check=True, timeout=30)
         (keys / "authorized_keys").write_text((keys / "id_rsa.pub").read_text())
-        (self.bed.shared / "passwd").write_text(PASSWD + MPIUSER)
+        (self.cluster.shared / "passwd").write_text(PASSWD + MPIUSER)
         names = [f"{self.name}-launcher", *self.workers]
         for host, name in zip((LOGIN, *self.hosts), names, strict=True):
             self._furnish(host, name)
@@ -130,20 +130,20 @@ class Operator:
         is_root = home == Path("/root/.ssh")
         script = f"""
             hostname {pod}
-            mount --bind {self.bed.shared}/passwd /etc/passwd
+            mount --bind {self.cluster.shared}/passwd /etc/passwd
             mount -t tmpfs tmpfs /home; mkdir /home/mpiuser; chown 1000:1000 /home/mpiuser
             mkdir -p {home}; {"mount -t tmpfs tmpfs /root/.ssh" if is_root else ":"}
-            cp {self.bed.shared}/keys/* {home}
+            cp {self.cluster.shared}/keys/* {home}
             chown root:{0 if is_root else 1000} {home}/*; chmod {600 if is_root else 640} {home}/*
             chmod 1777 {home}
         """
-        done = self.bed.exec(host, ["sh", "-ec", script])
+        done = self.cluster.exec(host, ["sh", "-ec", script])
         assert done.returncode == 0, done.stderr
         for worker, at in zip(self.workers, self.hosts, strict=True):
             # A pod finds its own short name too.
             short = f" {worker}" if at == host else ""
             line = f"{address(at)} {self._full(worker)}{short}"
-            self.bed.add_line_to_etc_hosts(host, line)
+            self.cluster.add_line_to_etc_hosts(host, line)
 
     def _start(self, host: str, role: str, of_operator: dict[str, str]) -> subprocess.Popen[str]:
         container = self.container[role]
@@ -159,12 +159,12 @@ class Operator:
         clean = ["env", "-i", f"PATH={PATH}", f"HOME={home}", *own]
         argv = [*become, *clean, *(expand(word, variables) for word in words)]
         pipe = subprocess.PIPE
-        return self.bed.popen(host, argv, cwd=home, stdout=pipe, stderr=pipe)
+        return self.cluster.popen(host, argv, cwd=home, stdout=pipe, stderr=pipe)
 
     def _wait_for(self, host: str) -> None:
         port = self.container["Worker"]["startupProbe"]["tcpSocket"]["port"]
         deadline = time.monotonic() + READY_S
         probe = f"exec 3<>/dev/tcp/{address(host)}/{port}"
-        while self.bed.exec(LOGIN, ["bash", "-c", probe]).returncode != 0:
+        while self.cluster.exec(LOGIN, ["bash", "-c", probe]).returncode != 0:
             assert time.monotonic() < deadline, [d.poll() for d in self._daemons]
             time.sleep(0.2)

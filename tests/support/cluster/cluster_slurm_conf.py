@@ -1,4 +1,4 @@
-"""slurm.conf and its companions for a bed whose nodes have 4 CPUs and 4 GPUs on paper.
+"""slurm.conf and its companions for a test cluster whose nodes have 4 CPUs and 4 GPUs on paper.
 
 Options: https://slurm.schedmd.com/archive/slurm-22.05.8/slurm.conf.html
 """
@@ -9,8 +9,8 @@ import os
 import stat
 from collections.abc import Sequence
 
-from bed_network import LOGIN
-from bed_state import Place
+from cluster_network import LOGIN
+from cluster_state import Place
 
 CPUS = 4
 GPUS = 4
@@ -18,7 +18,7 @@ MEMORY_MB = 4000
 SHORT_MINUTES = 1
 
 SLURM_CONF = """\
-ClusterName=bed
+ClusterName=test
 SlurmctldHost={login}
 SlurmUser=root
 # How long a requeued job waits before it may start again, too (120 s by default).

@@ -1,4 +1,4 @@
-"""The cables of a bed: a switch with one LAN for each NIC's name, and a cable to each NIC.
+"""The cables of a test cluster: a switch with one LAN for each NIC's name, and a cable to each NIC.
 
 The switch is a network namespace without a way out. A cable's end there is called
 `host1.eth0`; its LAN is the bridge `lan-eth0`. A cable that goes nowhere, as a
@@ -12,7 +12,7 @@ import json
 import subprocess
 from collections.abc import Sequence
 
-from bed_state import BedError
+from cluster_state import ClusterError
 
 LOGIN = "login"
 SWITCH = "switch"
@@ -29,7 +29,7 @@ def address(host: str, nic: str = MAIN_NIC) -> str:
 
 
 class Network:
-    """The switch, by the process that holds it. What is asked of it raises BedError if refused."""
+    """The switch, by the process that holds it. Its methods raise ClusterError if refused."""
 
     def __init__(self, switch: int) -> None:
         self._switch = switch
@@ -54,7 +54,7 @@ class Network:
         ends = [end for end in self.ends(host) if end != f"{host}.{keep}"]
         try:
             ip(self._switch, [f"link del {end}" for end in ends])
-        except BedError:
+        except ClusterError:
             if set(ends) & set(self.ends(host)):
                 raise  # else they went by themselves, as a crashed host's do after a while
 
@@ -107,5 +107,5 @@ def _run(pid: int, argv: Sequence[str], stdin: str = "") -> str:
         timeout=TIMEOUT_S,
     )
     if done.returncode:
-        raise BedError(f"{' '.join(argv)} failed: {done.stderr.strip()} (given: {stdin})")
+        raise ClusterError(f"{' '.join(argv)} failed: {done.stderr.strip()} (given: {stdin})")
     return done.stdout

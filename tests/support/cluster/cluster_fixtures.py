@@ -1,7 +1,7 @@
-"""Beds for the tests: hosts, and Slurm on them, brought up once for all tests that ask.
+"""Test clusters for the tests: hosts, and Slurm on them, brought up once for all tests that ask.
 
-`hosts_bed` and `slurm_bed` heal after each test. A fixture of wider scope takes
-`standing_hosts` or `standing_slurm`, the same beds unhealed. A test that asks for one is
+`cluster_hosts` and `slurm_cluster` heal after each test. A fixture of wider scope takes
+`standing_hosts` or `standing_slurm`, the same clusters unhealed. A test that asks for one is
 skipped, with the reason, where there can be none. `tmp_path` is seen on every host.
 """
 
@@ -14,26 +14,26 @@ from pathlib import Path
 
 import psutil
 import pytest
-from bed_grid_engine import GridEngineBed
-from bed_hosts import HostsBed
-from bed_slurm import SlurmBed
-from bed_state import Place, beds
-from bed_why import why_no_bed
+from cluster_grid_engine import GridEngineCluster
+from cluster_hosts import ClusterHosts
+from cluster_requirements import why_no_cluster
+from cluster_slurm import SlurmCluster
+from cluster_state import Place, clusters
 
-# One bed for each process of tests, so that two of them do not meet.
+# One cluster for each process of tests, so that two of them do not meet.
 OF_TESTS = "pytest-"
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 
 @pytest.fixture(scope="session")
-def standing_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostsBed]:
+def standing_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHosts]:
     """`login` and `host1` to `host4`."""
     _skip_unless_possible()
     _take_abandoned_down()
     with _one_group_of_processes():
-        bed = HostsBed.up(f"{OF_TESTS}{os.getpid()}", seen=[tmp_path_factory.getbasetemp()])
-        yield bed
-        bed.down()
+        cluster = ClusterHosts.up(f"{OF_TESTS}{os.getpid()}", seen=[tmp_path_factory.getbasetemp()])
+        yield cluster
+        cluster.down()
 
 
 @contextlib.contextmanager
@@ -55,49 +55,49 @@ def _one_group_of_processes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def standing_slurm(standing_hosts: HostsBed) -> SlurmBed:
+def standing_slurm(standing_hosts: ClusterHosts) -> SlurmCluster:
     """Slurm on those hosts; it ends with them."""
     _skip_unless_possible(slurm=True)
-    return SlurmBed.up(standing_hosts)
+    return SlurmCluster.up(standing_hosts)
 
 
 @pytest.fixture(scope="session")
-def standing_grid_engine(standing_hosts: HostsBed) -> GridEngineBed:
+def standing_grid_engine(standing_hosts: ClusterHosts) -> GridEngineCluster:
     """Grid Engine on those hosts; it ends with them."""
     _skip_unless_possible(grid_engine=True)
-    return GridEngineBed.up(standing_hosts)
+    return GridEngineCluster.up(standing_hosts)
 
 
 @pytest.fixture
-def grid_engine_bed(standing_grid_engine: GridEngineBed) -> Iterator[GridEngineBed]:
-    """Grid Engine and its hosts (`grid_engine_bed.bed`), for one test to disturb."""
+def grid_engine_cluster(standing_grid_engine: GridEngineCluster) -> Iterator[GridEngineCluster]:
+    """Grid Engine and its hosts (`grid_engine_cluster.cluster`), for one test to disturb."""
     yield standing_grid_engine
     standing_grid_engine.heal()
 
 
 @pytest.fixture
-def hosts_bed(standing_hosts: HostsBed) -> Iterator[HostsBed]:
+def cluster_hosts(standing_hosts: ClusterHosts) -> Iterator[ClusterHosts]:
     """The hosts, for one test to disturb."""
     yield standing_hosts
     standing_hosts.heal()
 
 
 @pytest.fixture
-def slurm_bed(standing_slurm: SlurmBed) -> Iterator[SlurmBed]:
-    """Slurm and its hosts (`slurm_bed.bed`), for one test to disturb."""
+def slurm_cluster(standing_slurm: SlurmCluster) -> Iterator[SlurmCluster]:
+    """Slurm and its hosts (`slurm_cluster.cluster`), for one test to disturb."""
     yield standing_slurm
     standing_slurm.heal()
 
 
 def _skip_unless_possible(*, slurm: bool = False, grid_engine: bool = False) -> None:
-    reason = why_no_bed(slurm, grid_engine)
+    reason = why_no_cluster(slurm, grid_engine)
     if reason:
         pytest.skip(reason)
 
 
 def _take_abandoned_down() -> None:
-    """End the beds of test processes that died without doing so."""
-    for name in beds():
+    """End the test clusters of test processes that died without doing so."""
+    for name in clusters():
         pid = name.removeprefix(OF_TESTS)
         if name.startswith(OF_TESTS) and pid.isdigit() and not psutil.pid_exists(int(pid)):
             Place(name).end()

@@ -1,4 +1,4 @@
-"""Why a bed cannot be had on this machine, in one sentence for the person who runs the tests."""
+"""What a test cluster requires of this machine, and what is missing."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ ip link add lan type bridge; ip link add end type veth peer name nic
 
 
 @cache
-def why_no_bed(slurm: bool = False, grid_engine: bool = False) -> str | None:
-    """The sentence, or None where a bed of hosts, or of hosts with a scheduler, can be had."""
+def why_no_cluster(slurm: bool = False, grid_engine: bool = False) -> str | None:
+    """Why there can be no test cluster here, with these schedulers; None if there can."""
     if not sys.platform.startswith("linux"):
         return "several hosts on one machine need Linux's namespaces."
     if os.geteuid() != 0:

@@ -1,15 +1,16 @@
-"""A bed to test in: several hosts with ssh between them, and a real Slurm, on one machine.
+"""A test cluster: several hosts with ssh between them, and a real Slurm, on one machine.
 
 For the tests, and for anyone who wants to see a launcher on a cluster without having one.
 It needs Linux, root, and Debian's packages slurm-wlm, munge, openssh-server and iproute2
 (`up` names what is missing), and libpmix2 for srun --mpi=pmix. From a clone:
 
-    python tests/bed.py up --hosts 4 --slurm      # half a second; `down` takes it all away
-    python tests/bed.py exec login ssh host2 hostname
-    python tests/bed.py exec login bash           # look around: ip addr, ssh host1, sinfo
-    python tests/bed.py run srun -N4 hostname     # `run` is `exec login`
-    python tests/bed.py run sbatch -N2 launch/slurm.sbatch python train.py
-    python tests/bed.py down
+    cd tests/support/cluster
+    python cluster.py up --hosts 4 --slurm      # half a second; `down` removes all of it
+    python cluster.py exec login ssh host2 hostname
+    python cluster.py exec login bash           # then: ip addr, ssh host1, sinfo
+    python cluster.py run srun -N4 hostname     # `run` is `exec login`
+    python cluster.py run sbatch -N2 ../../../launch/slurm.sbatch python train.py
+    python cluster.py down
 
 Break it, and heal it:
 
@@ -34,13 +35,14 @@ Hosts are 10.77.0.1 and so on, login is 10.77.0.100; nothing leads out to anothe
 Slurm has a node on each host but login, with 4 CPUs, 4 GPUs (that are /dev/null) and 4000 MB;
 the partitions `main` and `short` (one minute at most); no accounting. Debian's 22.05.
 
-Beds that differ in HVDTOOLS_BED (a name; by default the user's number) do not see each other.
-`down` works from any process, whatever became of the one that brought the bed up: everything
+Test clusters with different names in HVDTOOLS_TEST_CLUSTER (by default the user's number) do not
+see each other.
+`down` works from any process, whatever became of the one that called `up`: everything
 ends with a few processes that it knows by their command line, and with one folder,
-/var/lib/hvdtools-bed.NAME, where the daemons' logs are too.
+/var/lib/hvdtools-test-cluster.NAME, where the daemons' logs are too.
 
-In Python: `bed_hosts.HostsBed` and `bed_slurm.SlurmBed`. In tests: the fixtures `hosts_bed`
-and `slurm_bed` (`bed_fixtures.py`), which heal after every test.
+In Python: `ClusterHosts` and `SlurmCluster`. In tests: the fixtures `cluster_hosts`
+and `slurm_cluster` (`cluster_fixtures.py`), which heal after every test.
 """
 
 from __future__ import annotations
@@ -49,16 +51,16 @@ import argparse
 import subprocess
 import sys
 
-from bed_command import run_command
-from bed_state import BedError
+from cluster_command import run_command
+from cluster_state import ClusterError
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="bed.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="cluster.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="bring the bed up")
+    up = commands.add_parser("up", help="bring the test cluster up")
     up.add_argument("--hosts", type=int, default=4, help="how many beside login (default 4)")
     up.add_argument("--slurm", action="store_true", help="with Slurm on them")
     up.add_argument("--see", action="append", default=[], metavar="FOLDER",
@@ -91,8 +93,8 @@ def main() -> int:
     """The exit code of the command given, or 1 with a sentence."""
     try:
         return run_command(_parser().parse_args())
-    except (BedError, TimeoutError, subprocess.TimeoutExpired) as error:
-        print(f"bed: {error}", file=sys.stderr)
+    except (ClusterError, TimeoutError, subprocess.TimeoutExpired) as error:
+        print(f"cluster: {error}", file=sys.stderr)
         return 1
 
 

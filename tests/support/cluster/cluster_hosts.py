@@ -6,21 +6,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import bed_etc
-import bed_network
-import bed_room
+import cluster_etc
+import cluster_namespaces
+import cluster_network
 import psutil
-from bed_network import LOGIN, MAIN_NIC, SWITCH, Network, address
-from bed_running import Running
-from bed_state import BedError, Place, end, living_in, wait_for
+from cluster_network import LOGIN, MAIN_NIC, SWITCH, Network, address
+from cluster_processes import Running
+from cluster_state import ClusterError, Place, end, living_in, wait_for
 
 START_S = 20.0
 
 
-class HostsBed(Running):
-    """The hosts of the bed called `name`, which `up` has brought up, here or elsewhere.
+class ClusterHosts(Running):
+    """The hosts of the test cluster called `name`, which `up` has brought up, here or elsewhere.
 
-    A method raises BedError where the bed cannot do what is asked. What a method disturbs
+    A method raises ClusterError where the cluster cannot do what is asked. What a method disturbs
     (cables, crashes, NICs, /etc/hosts, speed) `heal` puts right again.
     """
 
@@ -29,11 +29,11 @@ class HostsBed(Running):
         self.disturbed = False
 
     @classmethod
-    def up(cls, name: str, hosts: int = 4, seen: Sequence[str | Path] = ()) -> HostsBed:
+    def up(cls, name: str, hosts: int = 4, seen: Sequence[str | Path] = ()) -> ClusterHosts:
         """Bring up `login` and `hosts` hosts.
 
         Args:
-            name: The bed's name; two beds do not see each other.
+            name: The test cluster's name; two clusters do not see each other.
             seen: Folders below /tmp, /run or /dev/shm that the hosts see and share all the
                 same. The project and its Python environment are always among them.
         """
@@ -43,14 +43,14 @@ class HostsBed(Running):
         place = Place(name)
         place.claim({"hosts": names, "seen": sorted({str(path.resolve()) for path in folders})})
         try:
-            bed_etc.write_etc(place, names)
-            bed_room.hold(place, SWITCH, bed_network.SWITCH_SCRIPT)
-            bed = cls(name)
-            bed._start(names)
+            cluster_etc.write_etc(place, names)
+            cluster_namespaces.hold(place, SWITCH, cluster_network.SWITCH_SCRIPT)
+            cluster = cls(name)
+            cluster._start(names)
         except BaseException:
             place.end()
             raise
-        return bed
+        return cluster
 
     def down(self) -> None:
         """End everything on the hosts and leave no trace of them."""
@@ -83,13 +83,13 @@ class HostsBed(Running):
     def boot(self, host: str) -> None:
         """Start `host` after a crash, with its eth0 only; its /tmp is as it was."""
         if self.is_up(host):
-            raise BedError(f"{host} is up.")
+            raise ClusterError(f"{host} is up.")
         self._start([host])
 
     def nic(self, host: str, up: bool) -> None:
         """Switch the host's own eth0 on or off."""
         self.disturbed = True
-        bed_network.ip(self.init(host), [f"link set {MAIN_NIC} {'up' if up else 'down'}"])
+        cluster_network.ip(self.init(host), [f"link set {MAIN_NIC} {'up' if up else 'down'}"])
 
     def add_nic(
         self, host: str, nic: str = "eth1", cidr: str | None = None, *, cabled: bool = True
@@ -100,8 +100,8 @@ class HostsBed(Running):
             cidr: Its address, as 172.17.0.1/16; for eth1 that of its subnet unless given.
             cabled: Whether it is in one LAN with the NICs of that name on other hosts.
         """
-        if cidr is None and nic not in bed_network.SUBNETS:
-            raise BedError(f"{nic} needs an address such as 172.17.0.1/16.")
+        if cidr is None and nic not in cluster_network.SUBNETS:
+            raise ClusterError(f"{nic} needs an address such as 172.17.0.1/16.")
         self.disturbed = True
         own = cidr or f"{address(host, nic)}/24"
         self._network(host).plug(host, self.init(host), nic, own, cabled=cabled)
@@ -110,7 +110,7 @@ class HostsBed(Running):
         """Let every host send at `rate` at most, as 1gbit or 200mbit; None lifts the limit."""
         self.disturbed = True
         for host in filter(self.is_up, self.hosts):
-            bed_network.shape(self.init(host), rate)
+            cluster_network.shape(self.init(host), rate)
 
     def loopback_name(self, host: str, on: bool = True) -> None:
         """Whether `host` resolves its own name to 127.0.1.1, as Debian sets up its machines.
@@ -119,12 +119,12 @@ class HostsBed(Running):
         """
         self._network(host)
         self.disturbed = True
-        bed_etc.write_hosts(self.place, host, self.hosts, own_name_at_loopback=on)
+        cluster_etc.write_hosts(self.place, host, self.hosts, own_name_at_loopback=on)
 
     def add_line_to_etc_hosts(self, host: str, line: str) -> None:
         self._network(host)
         self.disturbed = True
-        bed_etc.add_line(self.place, host, line)
+        cluster_etc.add_line(self.place, host, line)
 
     def heal(self) -> list[str]:
         """Undo what was disturbed, and kill what still runs. Returns the hosts that it booted."""
@@ -145,22 +145,24 @@ class HostsBed(Running):
 
     def _start(self, hosts: Sequence[str]) -> None:
         for host in hosts:
-            bed_room.hold(self.place, host, bed_room.furnish(self.place, host, self.seen))
+            cluster_namespaces.hold(
+                self.place, host, cluster_namespaces.furnish(self.place, host, self.seen)
+            )
         wait_for(lambda: self.is_up(SWITCH), "the switch", START_S)
         for host in hosts:
             try:
                 wait_for(lambda host=host: self._has_sshd(host), "sshd", START_S)  # type: ignore[misc]
-            except BedError as error:
+            except ClusterError as error:
                 said = (self.place.log / host).read_text().strip()
-                raise BedError(f"{host} does not come up: {error} {said}") from None
+                raise ClusterError(f"{host} does not come up: {error} {said}") from None
             self._network(host).plug(host, self.init(host), MAIN_NIC, f"{address(host)}/24")
 
     def _network(self, host: str) -> Network:
         """The switch, to be asked for something of `host`."""
         if host not in self.hosts:
-            raise BedError(f"there is no host {host!r}; there are {', '.join(self.hosts)}.")
+            raise ClusterError(f"there is no host {host!r}; there are {', '.join(self.hosts)}.")
         return Network(self.init(SWITCH))
 
     def _has_sshd(self, host: str) -> bool:
         init = self.find(host)
-        return init is not None and bed_room.listens(init, 22)
+        return init is not None and cluster_namespaces.listens(init, 22)

@@ -1,4 +1,4 @@
-"""A real Grid Engine over the hosts of a bed: qmaster on `login`, execd on each host."""
+"""A real Grid Engine over the hosts of a test cluster: qmaster on `login`, execd on each host."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bed_hosts import HostsBed
-from bed_network import LOGIN
-from bed_running import NO_VARIABLES
-from bed_state import BedError, wait_for
+from cluster_hosts import ClusterHosts
+from cluster_network import LOGIN
+from cluster_processes import NO_VARIABLES
+from cluster_state import ClusterError, wait_for
 
 PROGRAMS = Path("/usr/lib/gridengine")  # Debian's
 DEFAULTS = Path("/usr/share/gridengine")
@@ -57,13 +57,13 @@ qsort_args NONE
 """
 
 
-class GridEngineBed:
-    """Grid Engine on the hosts of `bed`, which `up` has started."""
+class GridEngineCluster:
+    """Grid Engine on the hosts of `cluster`, which `up` has started."""
 
-    def __init__(self, bed: HostsBed) -> None:
-        self.bed = bed
-        self.root = bed.place.folder / "gridengine"
-        self.nodes = tuple(host for host in bed.hosts if host != LOGIN)
+    def __init__(self, cluster: ClusterHosts) -> None:
+        self.cluster = cluster
+        self.root = cluster.place.folder / "gridengine"
+        self.nodes = tuple(host for host in cluster.hosts if host != LOGIN)
         self.variables = {
             "SGE_ROOT": str(self.root),
             "SGE_CELL": "default",
@@ -72,9 +72,9 @@ class GridEngineBed:
         }
 
     @classmethod
-    def up(cls, bed: HostsBed) -> GridEngineBed:
+    def up(cls, cluster: ClusterHosts) -> GridEngineCluster:
         """Start Grid Engine on hosts that have none, and wait until every node takes jobs."""
-        made = cls(bed)
+        made = cls(cluster)
         made._write()
         made._start_master()
         for host in made.nodes:
@@ -90,9 +90,9 @@ class GridEngineBed:
         env: Mapping[str, str] = NO_VARIABLES,
         cwd: str | Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command where a user would, on `login`, as `HostsBed.exec` does."""
+        """Run a command where a user would, on `login`, as `ClusterHosts.exec` does."""
         variables = {**self.variables, **env}
-        return self.bed.exec(LOGIN, argv, timeout_s=timeout_s, env=variables, cwd=cwd)
+        return self.cluster.exec(LOGIN, argv, timeout_s=timeout_s, env=variables, cwd=cwd)
 
     def start(self, host: str) -> None:
         """Start the daemon of a node, after a boot for instance."""
@@ -103,7 +103,7 @@ class GridEngineBed:
         """End all jobs, undo what was disturbed, and put nodes to work again."""
         self.run(["qdel", "-u", "*"], cwd="/")
         wait_for(lambda: not self.run(["qstat", "-u", "*"], cwd="/").stdout, "no jobs", 30)
-        for host in self.bed.heal():
+        for host in self.cluster.heal():
             self.start(host)
         self.run(["qmod", "-cq", "*"], cwd="/")
 
@@ -139,7 +139,7 @@ class GridEngineBed:
         wait_for(lambda: self.run(["qconf", "-sconf"], cwd="/").returncode == 0, "qmaster", 30)
         for host in self.nodes:
             self._do(LOGIN, "qconf", "-ah", host)
-        for host in self.bed.hosts:
+        for host in self.cluster.hosts:
             self._do(LOGIN, "qconf", "-as", host)
         nodes = f"group_name @allhosts\nhostlist {' '.join(self.nodes)}\n"
         self._do(LOGIN, "qconf", "-Ahgrp", self._file("nodes", nodes))
@@ -173,9 +173,9 @@ class GridEngineBed:
         return file
 
     def _do(self, host: str, *argv: str | Path) -> str:
-        done = self.bed.exec(host, argv, env=self.variables, cwd="/")
+        done = self.cluster.exec(host, argv, env=self.variables, cwd="/")
         if done.returncode:
-            raise BedError(f"{argv[0]} on {host} failed: {done.stdout} {done.stderr}")
+            raise ClusterError(f"{argv[0]} on {host} failed: {done.stdout} {done.stderr}")
         return done.stdout
 
 

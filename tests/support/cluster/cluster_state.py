@@ -1,4 +1,4 @@
-"""What a bed is made of: a name, a folder, and processes that are found by their command line."""
+"""The name, folder and processes of a test cluster; processes are found by command line."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ from typing import Any
 import psutil
 
 # Not below /run or /tmp: devices and programs lie here, and hosts have their own of those.
-ALL_BEDS = Path("/var/lib")
-PREFIX = "hvdtools-bed."
+ALL_CLUSTERS = Path("/var/lib")
+PREFIX = "hvdtools-test-cluster."
 ENDING_S = 10.0
 
 
-class BedError(Exception):
-    """The bed cannot do what was asked; the sentence says why."""
+class ClusterError(Exception):
+    """The test cluster cannot do what was asked; the sentence says why."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the bed called `name` keeps everything, and how its processes are known.
+    """Where the test cluster called `name` keeps everything, and how its processes are known.
 
-    No process id is ever written down. A bed's processes carry its mark as their last
+    No process id is ever written down. A test cluster's processes carry its mark as their last
     argument and everything else of it (namespaces, mounts, cables, daemons) ends with
-    them, so that any later process can find and end all of a bed, whoever began it.
+    them, so that any later process can find and end all of a test cluster, whoever began it.
     """
 
     name: str
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", self.name):
-            raise BedError(f"a bed's name is up to 32 of a-z, 0-9 and -, not {self.name!r}.")
+            raise ClusterError(
+                f"a test cluster's name is up to 32 of a-z, 0-9 and -, not {self.name!r}."
+            )
 
     @property
     def folder(self) -> Path:
-        return ALL_BEDS / f"{PREFIX}{self.name}"
+        return ALL_CLUSTERS / f"{PREFIX}{self.name}"
 
     @property
     def shared(self) -> Path:
@@ -57,28 +59,28 @@ class Place:
         return self.folder / "of" / host
 
     def claim(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder and keep `settings` in it. Raises BedError if there is one already."""
+        """Make the folder and keep `settings` in it. Raises ClusterError if there is one."""
         try:
             self.folder.mkdir(mode=0o755)
         except FileExistsError:
-            raise BedError(
-                f"the bed {self.name!r} is up or has fallen over; take it down first, or "
-                "choose another name with HVDTOOLS_BED."
+            raise ClusterError(
+                f"the test cluster {self.name!r} is up or has fallen over; take it down first, or "
+                "choose another name with HVDTOOLS_TEST_CLUSTER."
             ) from None
         self.shared.mkdir()
         self.log.mkdir()
         (self.folder / "settings.json").write_text(json.dumps(settings))
 
     def settings(self) -> dict[str, Any]:
-        """What `claim` kept. Raises BedError if the bed is not up."""
+        """What `claim` kept. Raises ClusterError if the test cluster is not up."""
         try:
             kept: dict[str, Any] = json.loads((self.folder / "settings.json").read_text())
         except FileNotFoundError:
-            raise BedError(f"the bed {self.name!r} is not up.") from None
+            raise ClusterError(f"the test cluster {self.name!r} is not up.") from None
         return kept
 
     def mark(self, part: str) -> str:
-        return f"hvdtools-bed:{self.name}:{part}"
+        return f"hvdtools-test-cluster:{self.name}:{part}"
 
     def holders(self) -> dict[str, psutil.Process]:
         """Part (a host, or the switch) -> the process that all of it ends with."""
@@ -92,31 +94,31 @@ class Place:
                 yield command[-1].removeprefix(start), process
 
     def end(self) -> None:
-        """End the bed, however it came to be and whatever state it is in, and all its files.
+        """End the test cluster, in whatever state it is, and remove all its files.
 
         Raises:
-            BedError: Something of it stays.
+            ClusterError: Something of it stays.
         """
         holders = [process for _, process in self._marked()]
         inits = [init for holder in holders for init in children(holder)]
         end([*living_in(inits), *holders])
-        # Another process may be taking the same bed down.
+        # Another process may be taking the same cluster down.
         shutil.rmtree(self.folder, ignore_errors=True)
         if self.folder.exists():
-            raise BedError(f"{self.folder} cannot be removed.")
+            raise ClusterError(f"{self.folder} cannot be removed.")
 
 
 def default_name() -> str:
-    return os.environ.get("HVDTOOLS_BED") or f"u{os.getuid()}"
+    return os.environ.get("HVDTOOLS_TEST_CLUSTER") or f"u{os.getuid()}"
 
 
-def beds() -> list[str]:
-    """The names of all beds on this machine."""
-    return sorted(folder.name.removeprefix(PREFIX) for folder in ALL_BEDS.glob(f"{PREFIX}*"))
+def clusters() -> list[str]:
+    """The names of all clusters on this machine."""
+    return sorted(folder.name.removeprefix(PREFIX) for folder in ALL_CLUSTERS.glob(f"{PREFIX}*"))
 
 
 def end(processes: Iterable[psutil.Process]) -> None:
-    """Kill these and wait until they are gone. Raises BedError for one that stays."""
+    """Kill these and wait until they are gone. Raises ClusterError for one that stays."""
     waiting = list(processes)
     for process in waiting:
         try:
@@ -157,9 +159,9 @@ def _room_of(process: psutil.Process) -> str | None:
 
 
 def wait_for(is_so: Callable[[], bool], what: str, timeout_s: float) -> None:
-    """Poll until it is so. Raises BedError when it takes longer than `timeout_s`."""
+    """Poll until it is so. Raises ClusterError when it takes longer than `timeout_s`."""
     until = time.monotonic() + timeout_s
     while not is_so():
         if time.monotonic() > until:
-            raise BedError(f"waited {timeout_s:g} s for {what}, in vain.")
+            raise ClusterError(f"waited {timeout_s:g} s for {what}, in vain.")
         time.sleep(0.01)

@@ -1,12 +1,12 @@
-"""What the hosts of a bed find in /etc: their names, keys that open every door, no DNS."""
+"""What the hosts of a test cluster find in /etc: their names, keys that open every door, no DNS."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
 
-from bed_network import address
-from bed_state import Place
+from cluster_network import address
+from cluster_state import Place
 
 # Debian's own, but for the keys, and with room for a launcher that opens many doors at once.
 SSHD_CONFIG = """\

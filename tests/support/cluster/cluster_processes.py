@@ -1,4 +1,4 @@
-"""Programs on the hosts of a bed: started without ssh, and found again."""
+"""Programs on the hosts of a test cluster: started without ssh, and found again."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import bed_room
+import cluster_namespaces
 import psutil
-from bed_network import SWITCH
-from bed_state import BedError, Place, children, end, is_alive, living_in
+from cluster_network import SWITCH
+from cluster_state import ClusterError, Place, children, end, is_alive, living_in
 
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 # The caller's, and of no meaning on a host.
@@ -36,9 +36,9 @@ class Found:
 
 
 class Running:
-    """The hosts of a bed that is up, as places where programs run.
+    """The hosts of a test cluster that is up, as places where programs run.
 
-    A method raises BedError where a host is not up or unknown.
+    A method raises ClusterError where a host is not up or unknown.
     """
 
     def __init__(self, place: Place) -> None:
@@ -54,10 +54,10 @@ class Running:
     def init(self, host: str) -> int:
         """The host's process 1, as this machine numbers it."""
         if host not in (*self.hosts, SWITCH):
-            raise BedError(f"there is no host {host!r}; there are {', '.join(self.hosts)}.")
+            raise ClusterError(f"there is no host {host!r}; there are {', '.join(self.hosts)}.")
         pid = self.find(host)
         if pid is None:
-            raise BedError(f"{host} is not up.")
+            raise ClusterError(f"{host} is not up.")
         return pid
 
     def find(self, part: str) -> int | None:
@@ -93,7 +93,9 @@ class Running:
         kept = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         options = {"stdin": subprocess.DEVNULL, "start_new_session": True, **options}
         folder = Path(cwd or Path.cwd()).absolute()
-        return bed_room.start_in(self.init(host), argv, folder, env={**kept, **env}, **options)
+        return cluster_namespaces.start_in(
+            self.init(host), argv, folder, env={**kept, **env}, **options
+        )
 
     def exec(
         self,

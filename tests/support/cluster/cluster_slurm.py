@@ -1,4 +1,4 @@
-"""A real Slurm over the hosts of a bed: slurmctld on `login`, slurmd and munged on each host."""
+"""A real Slurm on the hosts of a test cluster: slurmctld on `login`, slurmd on each host."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bed_hosts import HostsBed
-from bed_network import LOGIN
-from bed_pmix import libpmix_mount
-from bed_running import NO_VARIABLES
-from bed_slurm_conf import write_slurm
-from bed_state import BedError, wait_for
+from cluster_hosts import ClusterHosts
+from cluster_network import LOGIN
+from cluster_pmix import libpmix_mount
+from cluster_processes import NO_VARIABLES
+from cluster_slurm_conf import write_slurm
+from cluster_state import ClusterError, wait_for
 
 OVER = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY",
@@ -32,30 +32,30 @@ class JobEnd:
     signal: int
 
 
-class SlurmBed:
-    """Slurm on the hosts of `bed`, which `up` has started. Nodes have their hosts' names."""
+class SlurmCluster:
+    """Slurm on the hosts of `cluster`, which `up` has started. Nodes have their hosts' names."""
 
-    def __init__(self, bed: HostsBed) -> None:
-        self.bed = bed
-        self.nodes = tuple(host for host in bed.hosts if host != LOGIN)
-        if not is_on(bed):
-            raise BedError(f"there is no Slurm on the bed {bed.place.name!r}.")
+    def __init__(self, cluster: ClusterHosts) -> None:
+        self.cluster = cluster
+        self.nodes = tuple(host for host in cluster.hosts if host != LOGIN)
+        if not is_on(cluster):
+            raise ClusterError(f"there is no Slurm on the test cluster {cluster.place.name!r}.")
 
     @classmethod
-    def up(cls, bed: HostsBed) -> SlurmBed:
+    def up(cls, cluster: ClusterHosts) -> SlurmCluster:
         """Start Slurm on hosts that have none, and wait until every node is idle."""
-        if is_on(bed):
-            raise BedError(f"Slurm is on the bed {bed.place.name!r} already.")
-        write_slurm(bed.place, bed.hosts)
-        slurm = cls(bed)
-        for host in bed.hosts:
+        if is_on(cluster):
+            raise ClusterError(f"Slurm is on the test cluster {cluster.place.name!r} already.")
+        write_slurm(cluster.place, cluster.hosts)
+        slurm = cls(cluster)
+        for host in cluster.hosts:
             slurm.start(host)
         slurm.wait_idle()
         return slurm
 
     def start(self, host: str) -> None:
         """Start the daemons of `host`, after a boot for instance."""
-        place = self.bed.place
+        place = self.cluster.place
         munged = [
             "/usr/sbin/munged",
             f"--key-file={place.folder}/slurm/munge.key",
@@ -64,13 +64,13 @@ class SlurmBed:
         ]
         slurm = ["/usr/sbin/slurmctld"] if host == LOGIN else ["/usr/sbin/slurmd", "-N", host]
         for argv in filter(None, (libpmix_mount(place.folder / "slurm"), munged, slurm)):
-            done = self.bed.exec(host, argv, cwd="/")
+            done = self.cluster.exec(host, argv, cwd="/")
             if done.returncode:
-                raise BedError(f"{argv[0]} on {host} failed: {done.stderr} (logs: {place.log})")
+                raise ClusterError(f"{argv[0]} on {host} failed: {done.stderr} (logs: {place.log})")
 
     def boot(self, host: str) -> None:
         """Start `host` and its daemons after a crash."""
-        self.bed.boot(host)
+        self.cluster.boot(host)
         self.start(host)
 
     def run(
@@ -81,24 +81,24 @@ class SlurmBed:
         env: Mapping[str, str] = NO_VARIABLES,
         cwd: str | Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command where a user would, on `login`, as `HostsBed.exec` does."""
-        return self.bed.exec(LOGIN, argv, timeout_s=timeout_s, env=env, cwd=cwd)
+        """Run a command where a user would, on `login`, as `ClusterHosts.exec` does."""
+        return self.cluster.exec(LOGIN, argv, timeout_s=timeout_s, env=env, cwd=cwd)
 
     def submit(
         self, argv: Sequence[str | Path], *, env: Mapping[str, str] = NO_VARIABLES,
         cwd: str | Path | None = None,
     ) -> str:  # fmt: skip
-        """`sbatch` with these arguments. Returns the job's id. Raises BedError if refused."""
+        """`sbatch` with these arguments. Returns the job's id. Raises ClusterError if refused."""
         done = self.run(["sbatch", "--parsable", *argv], env=env, cwd=cwd)
         if done.returncode:
-            raise BedError(done.stderr.strip())
+            raise ClusterError(done.stderr.strip())
         return done.stdout.strip().split(";")[0]
 
     def show(self, job_id: str | int) -> dict[str, str]:
         """What `scontrol show job` says of one job: field -> value."""
         done = self.run(["scontrol", "--oneliner", "show", "job", str(job_id)])
         if done.returncode:
-            raise BedError(f"job {job_id}: {done.stderr.strip()}")
+            raise ClusterError(f"job {job_id}: {done.stderr.strip()}")
         # A value may hold spaces; it ends where the next field begins.
         fields = re.split(r"(?:^|\s)(?=[A-Z]\S*?=)", done.stdout.split("\n")[0])
         return dict(field.split("=", 1) for field in fields if "=" in field)
@@ -124,14 +124,14 @@ class SlurmBed:
         wait_for(lambda: not self._says("squeue", "--noheader"), "an empty queue", timeout_s)
 
     def wait_idle(self, timeout_s: float = 60) -> None:
-        """Wait until every node is idle. Raises BedError."""
+        """Wait until every node is idle. Raises ClusterError."""
         argv = ("sinfo", "--noheader", "--partition=main", "--states=idle", "--format=%D %t")
         all_idle = f"{len(self.nodes)} idle"
         wait_for(lambda: self._says(*argv) == all_idle, "idle state of all nodes", timeout_s)
 
     def heal(self) -> None:
         """Undo what was disturbed, end all jobs, and put nodes to work again."""
-        for host in self.bed.heal():
+        for host in self.cluster.heal():
             self.start(host)
         self.cancel_all()
         drained = self._says("sinfo", "--noheader", "--states=drain", "--Node", "--format=%N")
@@ -152,5 +152,5 @@ class SlurmBed:
         return job
 
 
-def is_on(bed: HostsBed) -> bool:
-    return (bed.place.folder / "slurm").is_dir()
+def is_on(cluster: ClusterHosts) -> bool:
+    return (cluster.place.folder / "slurm").is_dir()

@@ -1,4 +1,4 @@
-"""A host's room: the namespaces that its processes live in, and how to start one there."""
+"""The namespaces of a host, and how to start a process in them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bed_state import BedError, Place
+from cluster_state import ClusterError, Place
 
 CLONE_NEWPID = 0x20000000
 # What a host has for itself; where one of these holds the project, that part shows through.
@@ -23,7 +23,7 @@ NAMESPACES = ("--net", "--uts", "--ipc", "--mount")
 
 def hold(place: Place, part: str, script: str) -> None:
     """Start process 1 of `part` in namespaces of its own; `script` ends by becoming it."""
-    # Nobody's child: it outlives the process that brings the bed up.
+    # Nobody's child: it outlives the process that brings the test cluster up.
     argv = ["setsid", "--fork", "unshare", *NAMESPACES, "--pid", "--fork", "--kill-child"]
     with (place.log / part).open("a") as log:
         subprocess.run(
@@ -111,12 +111,12 @@ def start_in(
     """Start `argv` in the namespaces of process `pid`; the handle is that of `argv` itself.
 
     Raises:
-        BedError: The folder `cwd` does not exist there.
+        ClusterError: The folder `cwd` does not exist there.
     """
     if not Path(f"/proc/{pid}/root{cwd}").is_dir():
-        raise BedError(
+        raise ClusterError(
             f"there is no folder {cwd} on that host: /tmp, /run and /dev/shm are its own; "
-            "use the bed's shared folder, or bring the bed up with --see."
+            "use the test cluster's shared folder, or bring the test cluster up with --see."
         )
     enter = ["nsenter", f"--target={pid}", *NAMESPACES, f"--wdns={cwd}", "--"]
     with _born_in(pid):
