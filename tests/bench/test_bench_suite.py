@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,12 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from bench_examples import training_result
 from paths import BENCHMARKS
+from rich.console import Console
 
+from hvdtools.bench.analysis.summary import analyze
+from hvdtools.bench.report.console import print_run
+from hvdtools.bench.report.csv_files import to_csv
+from hvdtools.bench.report.palette import Mark, mark_of
+from hvdtools.bench.results.result_file import from_json
 from hvdtools.bench.run.place import Place
 from hvdtools.bench.suite import suite_file as suites
 from hvdtools.bench.suite.cases import Case, cases, names_of, program_arguments, together
-from hvdtools.bench.suite.engines import FAMILIES
+from hvdtools.bench.suite.engines import FAMILIES, BenchEngine, Look
 from hvdtools.bench.suite.options import MODELS, OPTIONS
 from hvdtools.cli import main
 from hvdtools.core.errors import HvdtoolsError
@@ -393,3 +401,24 @@ def test_a_dry_run_prints_every_command_and_starts_nothing(bench: Bench, tmp_pat
     lines = ended.stdout.splitlines()
     assert len(lines) == 9 and all(line.startswith("hvdtools launch -n 2 ") for line in lines)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_is_added_in_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Suites, results, tables and plots know it; the program has the class that trains with it."""
+    file = tmp_path / "suite.toml"
+    file.write_text(SUITE.replace('"ddp"', '"ours"'))
+    with pytest.raises(HvdtoolsError, match="Unknown engine of PyTorch 'ours'"):
+        suites.load(str(file))
+    added = BenchEngine("ours", "mpirun", "mpi", Look("other", "*"))
+    monkeypatch.setitem(FAMILIES["torch"].engines, "ours", added)
+    suite = suites.load(str(file))
+    assert "ours" in FAMILIES["torch"].program_engines
+    assert any("ours" in case.engines for case in cases(suite))
+    result = training_result("ours", 2)
+    assert from_json(result.to_json()) == result
+    run = analyze([result, training_result("ours", 1)])
+    assert "ours" in to_csv(run, "training")
+    console = Console(file=io.StringIO(), width=160)
+    print_run(console, run)
+    assert "ours" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert mark_of("ours+nccl") == Mark("other", "*", hollow=True)

@@ -26,9 +26,6 @@ from hvdtools.bench.results.measured import Training
 from hvdtools.bench.suite.engines import FAMILIES, as_it_ran
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 
-# The program engine of allreduce.py that sends as a training's does.
-_ALLREDUCE_ENGINES = {"hvdtools": "horovod", "horovod": "horovod", "ddp": "torch"}
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -252,15 +249,13 @@ def _allreduce_engine(family: str, engine: str) -> str:
     Raises:
         HvdtoolsError: There is none.
     """
-    trained = FAMILIES[family].engines[engine]
-    wanted = (_ALLREDUCE_ENGINES.get(trained.program_engine), trained.launcher)
-    for name, known in FAMILIES["allreduce"].engines.items():
-        if (known.program_engine, known.launcher) == wanted:
-            return name
-    raise HvdtoolsError(
-        f"allreduce.py cannot measure the all-reduces of {engine}: predict an engine of hvdtools "
-        "or Horovod, or ddp."
-    )
+    found = FAMILIES[family].engines[engine].allreduce
+    if found is None:
+        raise HvdtoolsError(
+            f"allreduce.py cannot measure the all-reduces of {engine}: predict an engine of "
+            "hvdtools or Horovod, or ddp."
+        )
+    return found
 
 
 def _with_replicates(repeats: list[LogBlocks], count: int) -> Floats:

@@ -94,7 +94,7 @@ def _overlap_notes(model: StepModel, engine: BenchEngine) -> Iterator[str]:
             "all-reduces one after another explain: they are slower during training than alone, "
             "or the engine has another cost. The model adds the median of that to every step."
         )
-    if engine.program_engine == "horovod":
+    if engine.fuses:
         yield (
             "Plain Horovod fuses gradients that are ready together: counted one by one, as here, "
             "they pay the latency of the network more often."

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hvdtools.bench.suite.engines import look_of
+
 # Name of the CSS variable -> (light, dark).
 PAGE = {
     "paper": ("#f8f8f6", "#14161a"),
@@ -59,25 +61,10 @@ class Mark:
         return list(MARKS).index(self.name)
 
 
-_SHAPES = {
-    "hvdtools-mpi": ("hvdtools-mpi", "o"),
-    "hvdtools-gloo": ("hvdtools-gloo", "s"),
-    "horovod-mpi": ("horovod-mpi", "^"),
-    "horovod-gloo": ("horovod-gloo", "v"),
-    "ddp": ("framework", "D"),
-    "torch": ("framework", "D"),
-    "mwms": ("framework", "D"),
-    "no_comm": ("no_comm", "P"),
-    "mpi4py": ("other", "p"),
-    "loader": ("other", "p"),
-}
-
-
 def mark_of(engine: str) -> Mark:
     """The mark of an engine as it ran: "ddp-gloo" and "ddp-nccl" are both "ddp"."""
-    known = max((name for name in _SHAPES if engine.startswith(name)), key=len)
-    name, shape = _SHAPES[known]
-    return Mark(name, shape, hollow="nccl" in engine)
+    look = look_of(engine)
+    return Mark(look.color, look.marker, hollow="nccl" in engine)
 
 
 def css_variables(dark: bool) -> dict[str, str]:

@@ -154,7 +154,7 @@ def check_installed(case: Case) -> None:
             f"{case.family.name} needs {package}, which is not installed: run "
             f"`pip install {package}` and `hvdtools build`."
         )
-    if any(engine.program_engine in ("hvdtools", "horovod") for engine in case.bench_engines):
+    if any(engine.uses_horovod for engine in case.bench_engines):
         installed.require(package)
 
 
