@@ -19,7 +19,7 @@ from hvdtools.doctor.known_errors import shortened
 from hvdtools.doctor.probes import host as probe
 from hvdtools.launch import detect_host
 from hvdtools.launch.hosts import Host
-from hvdtools.launch.reach import AT_ONCE, Problem, problems, ssh
+from hvdtools.launch.ssh_check import AT_ONCE, Problem, problems, ssh
 
 _PROGRAM = (sys.executable, "-m", "hvdtools.doctor.probes.host")
 _PATIENCE_S = probe.LIMIT_S + 20

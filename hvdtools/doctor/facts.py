@@ -17,7 +17,7 @@ from hvdtools.build.environment import Cuda, Framework, Nccl
 from hvdtools.core.installed import InstalledHorovod
 from hvdtools.core.mpi import Mpirun
 from hvdtools.launch.hosts import Host
-from hvdtools.launch.reach import Problem
+from hvdtools.launch.ssh_check import Problem
 
 # The environment variables that change a run. No other is read: some hold passwords and tokens.
 SHOWN_VARIABLES = (

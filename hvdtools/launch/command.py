@@ -70,12 +70,11 @@ def launch(
 
 
 def _start(spec: JobSpec, machine: Machine, *, dry_run: bool, save: Path | None) -> None:
-    from hvdtools.launch.foreground import run_and_tell
+    from hvdtools.launch.console import run_and_tell, submit
     from hvdtools.launch.machine import check_program
     from hvdtools.launch.plan import Submission
     from hvdtools.launch.planner import plan
-    from hvdtools.launch.reach import check_hosts
-    from hvdtools.launch.submit import submit
+    from hvdtools.launch.ssh_check import check_hosts
 
     planned = plan(spec, machine)
     if isinstance(planned, Submission):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hvdtools.launch.option import Option
+from hvdtools.launch.scheduler import Option
 
 
 def with_flags(

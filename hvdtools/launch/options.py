@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 
 from hvdtools.launch import launchers
-from hvdtools.launch.option import Option
+from hvdtools.launch.scheduler import Option
 from hvdtools.launch.schedulers import REGISTRY, all_schedulers
 from hvdtools.launch.spec import BINDINGS, DISTRIBUTIONS
 

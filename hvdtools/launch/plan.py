@@ -54,3 +54,15 @@ class Submission:
     def text(self) -> str:
         """The document itself."""
         return self.document
+
+
+def interface_variables(name: str | None) -> dict[str, str]:
+    """The variables that keep ranks to a network interface; none for None."""
+    if name is None:
+        return {}
+    return {
+        "HVDTOOLS_INTERFACE": name,
+        "HOROVOD_GLOO_IFACE": name,
+        "GLOO_SOCKET_IFNAME": name,
+        "NCCL_SOCKET_IFNAME": f"={name}",  # NCCL takes a bare name for the beginning of one
+    }

@@ -7,10 +7,9 @@ from dataclasses import replace
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.mpi import HYDRA
 from hvdtools.core.text import count_noun
-from hvdtools.launch.interface import interface_variables
 from hvdtools.launch.launchers import horovodrun, launcher, over_mpi
 from hvdtools.launch.machine import PYTHONS, Machine
-from hvdtools.launch.plan import Plan, Submission
+from hvdtools.launch.plan import Plan, Submission, interface_variables
 from hvdtools.launch.spec import JobSpec, options_of, refuse_unsupported
 from hvdtools.rank_wrapper import bind_command
 

@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from typing import IO
 
 from hvdtools.core.errors import TIMED_OUT
-from hvdtools.launch.failure import Failure, culprit
 from hvdtools.launch.launchers import launcher
-from hvdtools.launch.outcome import Outcome
+from hvdtools.launch.outcome import Failure, Outcome, culprit
 from hvdtools.launch.plan import Plan
-from hvdtools.launch.processes import end_tree
+from hvdtools.launch.process_tree import end_tree
 from hvdtools.launch.transcript import OnLine, Transcript
 from hvdtools.rank_wrapper import parse_exit_line
 

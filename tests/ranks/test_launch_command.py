@@ -11,8 +11,7 @@ import pytest
 from paths import HVDTOOLS
 
 from hvdtools.launch import detect_host
-from hvdtools.launch.failure import Failure, culprit
-from hvdtools.launch.outcome import Outcome, outcome_text
+from hvdtools.launch.outcome import Failure, Outcome, culprit, outcome_text
 
 HERE = detect_host()
 needs_mpirun = pytest.mark.skipif(

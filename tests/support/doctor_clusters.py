@@ -16,7 +16,7 @@ from hvdtools.doctor.facts import (
     Network,
 )
 from hvdtools.launch.hosts import Host
-from hvdtools.launch.reach import Problem
+from hvdtools.launch.ssh_check import Problem
 
 LOOPBACK = Interface("lo", True, ("127.0.0.1",), 0, 65536, ("127.0.0.0/8",))
 VERSIONS = {

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hvdtools.doctor.compare import compare, listed
 from hvdtools.doctor.facts import ClusterFacts
 from hvdtools.doctor.findings import Finding, error, ok, warning
-from hvdtools.launch.reach import Problem
+from hvdtools.launch.ssh_check import Problem
 
 _HOST = "HOST"
 _GIB = 2**30

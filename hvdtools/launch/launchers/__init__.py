@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 from hvdtools.core.registry import Registry
 
 if TYPE_CHECKING:
-    from hvdtools.launch.failure import Failure
     from hvdtools.launch.machine import Machine
+    from hvdtools.launch.outcome import Failure
     from hvdtools.launch.spec import JobSpec
 
 

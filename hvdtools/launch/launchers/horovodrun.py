@@ -6,8 +6,8 @@ import re
 import shlex
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
+from hvdtools.launch.outcome import Failure
 from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import watch_command
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.failure import Failure
 from hvdtools.launch.launchers import over_mpi
 from hvdtools.launch.machine import Machine
+from hvdtools.launch.outcome import Failure
 from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import TAG, watch_command
 

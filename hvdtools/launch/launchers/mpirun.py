@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 import shlex
 
-from hvdtools.launch.failure import Failure
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.launchers import over_mpi
 from hvdtools.launch.machine import Machine
+from hvdtools.launch.outcome import Failure
 from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import watch_command
 

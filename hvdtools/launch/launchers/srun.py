@@ -7,8 +7,8 @@ import signal
 from collections.abc import Iterator
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.failure import Failure
 from hvdtools.launch.machine import Machine
+from hvdtools.launch.outcome import Failure
 from hvdtools.launch.spec import JobSpec
 
 # Before each line of a rank under --label, as wide as the last rank's number: " 3: ".

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.text import count_noun
 from hvdtools.launch.hosts import Host, read_hostfile, read_hosts
-from hvdtools.launch.option import Option
-from hvdtools.launch.scheduler import Scheduler, require_slots
+from hvdtools.launch.scheduler import Option, Scheduler, require_slots
 
 if TYPE_CHECKING:
     from typing_extensions import Self

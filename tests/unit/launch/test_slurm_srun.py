@@ -12,9 +12,9 @@ from paths import SCRIPTS
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.launch import JobSpec, make_plan
-from hvdtools.launch.failure import Failure
 from hvdtools.launch.launchers import srun
 from hvdtools.launch.machine import Machine
+from hvdtools.launch.outcome import Failure
 from hvdtools.launch.scheduler import Allocation
 from hvdtools.launch.schedulers.slurm.request import Slurm
 

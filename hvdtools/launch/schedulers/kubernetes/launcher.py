@@ -7,7 +7,7 @@ import shlex
 from typing import Any
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.interface import interface_variables
+from hvdtools.launch.plan import interface_variables
 from hvdtools.launch.schedulers.kubernetes.request import Kubernetes
 from hvdtools.launch.spec import JobSpec
 from hvdtools.rank_wrapper import watch_command

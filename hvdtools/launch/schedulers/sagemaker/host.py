@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.launch.interface import interface_variables
+from hvdtools.launch.plan import interface_variables
 
 # Below the ports that Linux gives out by itself, so that nothing else has it.
 PORT = 29400

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 
-from hvdtools.launch.failure import Failure, culprit
+from hvdtools.launch.outcome import Failure, culprit
 
 KEPT_LINES = 20
 # When a rank dies, those that wait for it say so within a second, and then the first can be told
