@@ -11,9 +11,9 @@ from torch import Tensor
 from hvdtools.bench.formatting import format_bytes
 from hvdtools.bench.programs.allreduce.engines import Engine
 from hvdtools.bench.programs.allreduce.memory import free_bytes
-from hvdtools.bench.programs.allreduce.pace import Stretches, agree_on_ops
+from hvdtools.bench.programs.allreduce.timing import Stretches, agree_on_ops
 from hvdtools.bench.programs.allreduce.values import Values, dtype_of
-from hvdtools.bench.programs.torch.meeting import wait_for_device
+from hvdtools.bench.programs.torch.process_group import wait_for_device
 from hvdtools.bench.results.measured import Point
 from hvdtools.bench.run.interleave import Gather, StoppingRule, run_interleaved
 from hvdtools.core.errors import HvdtoolsError

@@ -17,7 +17,7 @@ def leave(exit_code: int = 0) -> None:
     A rank that failed must also be the first to end: while Python tears its group down, the
     other ranks would lose it and fail, and a launcher reports the rank that ends first.
     """
-    meeting = sys.modules.get("hvdtools.bench.programs.torch.meeting")
+    meeting = sys.modules.get("hvdtools.bench.programs.torch.process_group")
     if meeting is None or not meeting.had_a_group():
         return
     hvd = sys.modules.get("horovod.torch")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from hvdtools.bench.programs.common.horovod_moves import transport
 from hvdtools.bench.programs.keras.data import batches, every_size_th, own_batch, samples
-from hvdtools.bench.programs.keras.pace import Pace, fit, loop
 from hvdtools.bench.programs.keras.strategy import Mwms
+from hvdtools.bench.programs.keras.timing import Pace, fit, loop
 from hvdtools.bench.programs.keras.workload import Engine, Workload, cross_entropy, device
 
 
@@ -101,7 +101,7 @@ class Horovod(Hvdtools):
         return None  # Horovod fuses them as they come
 
 
-class Alone(Hvdtools):
+class NoComm(Hvdtools):
     """Keras' own `fit` on each rank's part, and nothing between the ranks while it is timed."""
 
     name = "no_comm"
@@ -128,5 +128,5 @@ ENGINES: dict[str, type[Engine]] = {
     "hvdtools": Hvdtools,
     "horovod": Horovod,
     "mwms": Mwms,
-    "no_comm": Alone,
+    "no_comm": NoComm,
 }

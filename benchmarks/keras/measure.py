@@ -15,8 +15,8 @@ from hvdtools.bench.programs.keras.color_images import Images
 from hvdtools.bench.programs.keras.data import endless
 from hvdtools.bench.programs.keras.memory import PeakMemory
 from hvdtools.bench.programs.keras.model import MODELS
-from hvdtools.bench.programs.keras.pace import Pace
 from hvdtools.bench.programs.keras.phases import phase_s
+from hvdtools.bench.programs.keras.timing import Pace
 from hvdtools.bench.programs.keras.workload import Engine, Workload, device
 from hvdtools.bench.results.measured import PHASES, Training
 from hvdtools.bench.run.interleave import StoppingRule, stopping_rule_of

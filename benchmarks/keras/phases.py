@@ -16,7 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvdtools.bench.programs.keras.pace import wait_for_device
+from hvdtools.bench.programs.keras.timing import wait_for_device
 from hvdtools.bench.programs.keras.workload import Workload, cross_entropy
 from hvdtools.bench.results.measured import PHASES
 

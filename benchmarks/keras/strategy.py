@@ -12,7 +12,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from hvdtools.bench.programs.keras.data import every_size_th
-from hvdtools.bench.programs.keras.pace import Pace, loop
+from hvdtools.bench.programs.keras.timing import Pace, loop
 from hvdtools.bench.programs.keras.workload import Workload, cross_entropy
 from hvdtools.core.topology import read_launch_environment
 

@@ -8,7 +8,7 @@ What makes it a Horovod job are four calls, all in the class `Hvdtools` of
 engines.py: `hvt.init()`, `hvt.prepare(optimizer)`, `hvt.shard(data)` and
 `hvt.callbacks(...)`. Beside it are `Horovod`, plain Horovod in a loop of its own;
 `Mwms` in strategy.py, TensorFlow's own MultiWorkerMirroredStrategy, the
-baseline; and `Alone`, whose ranks send nothing.
+baseline; and `NoComm`, whose ranks send nothing.
 
 With --epochs a block is an epoch, and the test images are named afterwards;
 without, blocks of --steps steps go on until their median is known. Rank 0 prints
@@ -25,8 +25,8 @@ import sys
 from pathlib import Path
 
 from hvdtools.bench.programs.keras.color_images import DATA, Images, load
+from hvdtools.bench.programs.keras.environment import check_meeting_point, set_environment
 from hvdtools.bench.programs.keras.model import MODELS
-from hvdtools.bench.programs.keras.start import check_meeting_point, set_environment
 from hvdtools.bench.results.measured import to_dict
 from hvdtools.bench.run import interleave
 from hvdtools.bench.suite.engines import FAMILIES, RENAMED_ENGINES

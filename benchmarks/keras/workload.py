@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hvdtools.bench.programs.keras.color_images import Images
 from hvdtools.bench.programs.keras.model import Model
-from hvdtools.bench.programs.keras.pace import Pace
+from hvdtools.bench.programs.keras.timing import Pace
 
 
 @dataclass(frozen=True)

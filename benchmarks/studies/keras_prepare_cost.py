@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hvdtools.bench.programs.keras.color_images import load
+from hvdtools.bench.programs.keras.environment import set_environment
 from hvdtools.bench.programs.keras.model import MODELS
-from hvdtools.bench.programs.keras.start import set_environment
 
 if TYPE_CHECKING:
     import tensorflow as tf

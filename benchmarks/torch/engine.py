@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hvdtools.bench.programs.torch.data import Loader
-from hvdtools.bench.programs.torch.meeting import Rows
+from hvdtools.bench.programs.torch.process_group import Rows
 
 Prepared = tuple[nn.Module, torch.optim.Optimizer]
 

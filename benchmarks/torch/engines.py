@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from hvdtools.bench.programs.common.horovod_moves import transport
 from hvdtools.bench.programs.torch.data import Loader, dealt
 from hvdtools.bench.programs.torch.engine import Engine, Prepared
-from hvdtools.bench.programs.torch.meeting import (
+from hvdtools.bench.programs.torch.process_group import (
+    barrier,
     gather_by_horovod,
     gather_by_torch,
-    meet,
-    place_of_this_rank,
+    rank_and_size,
     this_device,
 )
 from hvdtools.bench.suite.engines import HOROVODS_FUSION_BYTES
@@ -111,10 +111,10 @@ class Ddp:
     takes_channels_last = True
 
     def __init__(self) -> None:
-        self.rank, self.size = place_of_this_rank()
+        self.rank, self.size = rank_and_size()
         self.device = this_device()
         self.transport = "nccl" if self.device.type == "cuda" else "gloo"
-        meet()
+        barrier()
         self.gather = gather_by_torch
 
     def prepare(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Prepared:
@@ -131,7 +131,7 @@ class Ddp:
         return int(said["num_buckets_reduced"]) if said.get("has_rebuilt_buckets") else None
 
 
-class Alone:
+class NoComm:
     """No communication within the steps: every rank trains for itself, the ideal of all others."""
 
     name = "no_comm"
@@ -139,7 +139,7 @@ class Alone:
     takes_channels_last = True
 
     def __init__(self) -> None:
-        self.rank, self.size = place_of_this_rank()
+        self.rank, self.size = rank_and_size()
         self.device = this_device()
         self.gather = gather_by_torch
 
@@ -158,7 +158,7 @@ ENGINES: dict[str, type[Engine]] = {
     "hvdtools": Hvdtools,
     "horovod": Horovod,
     "ddp": Ddp,
-    "no_comm": Alone,
+    "no_comm": NoComm,
 }
 
 

@@ -14,13 +14,13 @@ import torch.distributed as dist
 from torch.utils.data import DataLoader
 
 from hvdtools.bench.programs.torch.data import Batch, FixedBatch, dealt, for_ever, make, on_device
-from hvdtools.bench.programs.torch.meeting import (
+from hvdtools.bench.programs.torch.models import MODELS
+from hvdtools.bench.programs.torch.process_group import (
     gather_by_torch,
-    place_of_this_rank,
+    rank_and_size,
     this_device,
     wait_for_device,
 )
-from hvdtools.bench.programs.torch.models import MODELS
 from hvdtools.bench.results import measured
 from hvdtools.bench.run import interleave
 
@@ -49,7 +49,7 @@ def joined() -> Iterator[Job]:
 
     Several ranks meet at MASTER_ADDR:MASTER_PORT.
     """
-    rank, size = place_of_this_rank()
+    rank, size = rank_and_size()
     if size == 1:
         yield Job(rank, size, this_device())
         return

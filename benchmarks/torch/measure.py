@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from hvdtools.bench.programs.torch.data import for_ever, make
 from hvdtools.bench.programs.torch.engine import Engine
 from hvdtools.bench.programs.torch.engines import spokesman, start
-from hvdtools.bench.programs.torch.memory import rehearse
+from hvdtools.bench.programs.torch.memory import warm_up
 from hvdtools.bench.programs.torch.models import MODELS
 from hvdtools.bench.programs.torch.training import Trainer, Workload, trained
 from hvdtools.bench.results.measured import PHASES, Training, to_dict
@@ -148,7 +148,7 @@ def measure(options: argparse.Namespace) -> None:
             + ("" if kept else "; contiguous, since it does not take weights channels-last"),
             flush=True,
         )
-    rehearse(speaker.device, workload.model.optimizer)
+    warm_up(speaker.device, workload.model.optimizer)
     trainers = trainers_of(engines, workload)
     blocks = {name: told(trainer, options) for name, trainer in trainers.items()}
     interleaved = run_interleaved(blocks, rule_of(options), speaker.gather)

@@ -43,7 +43,7 @@ class PeakMemory:
         return max(0, peak_bytes() - self._before_bytes)
 
 
-def rehearse(device: torch.device, optimizer_of: MakeOptimizer) -> None:
+def warm_up(device: torch.device, optimizer_of: MakeOptimizer) -> None:
     """A first small training, so that what libraries load is not taken for the first engine's."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 64))
     optimizer = optimizer_of(model.to(device).parameters(), 1e-3, device)

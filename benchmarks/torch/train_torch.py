@@ -7,7 +7,7 @@ By hand, in any launcher:
 What makes a script a Horovod job are three calls, all in the class `Hvdtools`
 of engines.py: `hvt.init()`, `hvt.prepare(model, optimizer)` and
 `hvt.shard(loader)`. The classes beside it do the same with plain Horovod and
-with PyTorch's own DistributedDataParallel, the baseline, and `Alone` averages
+with PyTorch's own DistributedDataParallel, the baseline, and `NoComm` averages
 nothing. The training step in steps.py knows none of them.
 
 Several engines of one job (--engine hvdtools,ddp,no_comm) train one model each and
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
         check_meeting_point(options.engine)
         # Imported here, so that neither --help nor a wrong option waits for PyTorch.
         from hvdtools.bench.programs.torch.measure import measure
-        from hvdtools.bench.programs.torch.meeting import part
+        from hvdtools.bench.programs.torch.process_group import part
 
         measure(options)
     except HvdtoolsError as problem:

@@ -14,9 +14,9 @@ from torch.utils.data import DistributedSampler
 
 from hvdtools.bench.programs.torch.data import Batch, Data, FixedBatch, Loader, for_ever, on_device
 from hvdtools.bench.programs.torch.engine import Engine
-from hvdtools.bench.programs.torch.meeting import wait_for_device
 from hvdtools.bench.programs.torch.memory import PeakMemory
 from hvdtools.bench.programs.torch.models import Model
+from hvdtools.bench.programs.torch.process_group import wait_for_device
 from hvdtools.bench.programs.torch.steps import TrainingStep, clock_for, phase_means_s, run_steps
 from hvdtools.core.errors import HvdtoolsError
 

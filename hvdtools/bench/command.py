@@ -11,8 +11,8 @@ from hvdtools.core.renamed import new_name, new_value
 
 if TYPE_CHECKING:
     from hvdtools.bench.results.result_file import Result
-    from hvdtools.bench.run.running import Flags
-    from hvdtools.bench.run.runs import Run
+    from hvdtools.bench.run.run_options import Flags
+    from hvdtools.bench.run.runner import Run
     from hvdtools.bench.suite.cases import Case
 
 bench = typer.Typer(help="Measure how training scales with the number of ranks.")
@@ -88,7 +88,7 @@ def run(
     ] = False,
 ) -> None:
     """Run every case of SUITE; write each result when it is known; end with a table and a page."""
-    from hvdtools.bench.run.running import Flags
+    from hvdtools.bench.run.run_options import Flags
 
     flags = Flags(
         suite=suite,
@@ -111,22 +111,22 @@ def run(
 def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
     from hvdtools.bench.report.console import report_run
     from hvdtools.bench.results.result_file import FILE_NAME, migrate_file
-    from hvdtools.bench.run.place import inside_slurm
-    from hvdtools.bench.run.running import made, place_of, run_id_of, suite_of
-    from hvdtools.bench.run.runs import Run
+    from hvdtools.bench.run.placement import inside_slurm
+    from hvdtools.bench.run.run_options import made, placement_of, run_id_of, suite_of
+    from hvdtools.bench.run.runner import Run
     from hvdtools.bench.suite.cases import cases, results_folder
 
-    wanted, place = suite_of(flags), place_of(flags)
+    wanted, placement = suite_of(flags), placement_of(flags)
     todo = cases(wanted)
     folder = results_folder(wanted) if flags.out is None else flags.out
     is_submitted = flags.on == "slurm" and not inside_slurm()
     if not is_submitted:
-        # Also before a run: a place that is too small is said here, and nothing has started.
-        commands = [place.command_by_hand(wanted, case, 29500) for case in todo]
+        # Also before a run: a placement that is too small is said here, and nothing has started.
+        commands = [placement.command_by_hand(wanted, case, 29500) for case in todo]
         if dry_run:
             typer.echo("\n".join(commands))
             return
-    this = Run(wanted, place, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
+    this = Run(wanted, placement, run_id_of(flags, folder / FILE_NAME), folder / FILE_NAME)
     if not dry_run:
         made(folder)
         migrate_file(this.file)
@@ -143,8 +143,8 @@ def _run(flags: Flags, *, csv: bool, dry_run: bool) -> None:
 def _measure(this: Run, wanted: list[Case]) -> None:
     from rich.console import Console
 
-    from hvdtools.bench.run.live import watching
-    from hvdtools.bench.run.runs import run_cases
+    from hvdtools.bench.run.progress import watching
+    from hvdtools.bench.run.runner import run_cases
 
     left = this.left_of(wanted)
     if len(left) < len(wanted):
@@ -158,7 +158,7 @@ def _submit(this: Run, wanted: list[Case], flags: Flags, *, dry_run: bool) -> No
     """One Slurm job for each number of nodes that has cases left."""
     import shlex
 
-    from hvdtools.bench.run.running import sbatch_words, words_again
+    from hvdtools.bench.run.run_options import sbatch_words, words_again
     from hvdtools.bench.run.slurm_jobs import Request, gather, jobs_for, run_jobs, submissions
 
     folder = this.file.parent
@@ -184,7 +184,7 @@ def report(
 ) -> None:
     """Show a run's table again and write its page, report.html, anew."""
     from hvdtools.bench.report.console import report_run
-    from hvdtools.bench.run.running import newest
+    from hvdtools.bench.run.run_options import newest
 
     report_run(folder or newest(Path("results")), run, csv=csv)
 
@@ -255,7 +255,7 @@ def predict(
     from hvdtools.bench.predict.run_prediction import LARGE_RANKS, default_ranks, predict_run
     from hvdtools.bench.report.console import print_prediction
     from hvdtools.bench.results.result_file import FILE_NAME, read
-    from hvdtools.bench.run.running import counts, newest
+    from hvdtools.bench.run.run_options import counts, newest
     from hvdtools.bench.suite.engines import RENAMED_ENGINES
 
     folder = folder or newest(Path("results"))

@@ -14,7 +14,7 @@ import torch
 from paths import BENCHMARKS, HVDTOOLS, PROGRAMS
 
 from hvdtools.bench.results.measured import Allreduce, Point, from_dict
-from hvdtools.bench.run.runs import free_ports
+from hvdtools.bench.run.runner import free_ports
 from hvdtools.launch import detect_host
 
 pytestmark = pytest.mark.ranks

@@ -17,11 +17,13 @@ from hvdtools.core.errors import HvdtoolsError
 def _modules(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The program's parts, as it imports them."""
     from hvdtools.bench.programs.allreduce import memory as allreduce_memory
-    from hvdtools.bench.programs.allreduce import pace as allreduce_pace
+    from hvdtools.bench.programs.allreduce import timing as allreduce_timing
     from hvdtools.bench.programs.allreduce import values as allreduce_values
 
     monkeypatch.setattr(allreduce_values, "TILE", 97)
-    return SimpleNamespace(values=allreduce_values, pace=allreduce_pace, memory=allreduce_memory)
+    return SimpleNamespace(
+        values=allreduce_values, timing=allreduce_timing, memory=allreduce_memory
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

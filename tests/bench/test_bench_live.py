@@ -10,7 +10,7 @@ from bench_examples import allreduce_result, failed, loader_result, training_res
 from rich.console import Console
 
 from hvdtools.bench.results.measured import Point
-from hvdtools.bench.run.live import Watcher, outcome, watching
+from hvdtools.bench.run.progress import Watcher, outcome, watching
 from hvdtools.bench.suite.cases import cases
 from hvdtools.bench.suite.suite_file import load
 

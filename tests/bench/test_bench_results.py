@@ -22,7 +22,7 @@ from hvdtools.bench.results.result_file import (
     read,
     results_so_far,
 )
-from hvdtools.bench.run import facts
+from hvdtools.bench.run import environment
 from hvdtools.bench.suite.engines import FAMILIES, as_it_ran
 from hvdtools.core.errors import HvdtoolsError
 
@@ -166,17 +166,21 @@ def test_the_name_of_an_engine_includes_its_transport() -> None:
 
 
 def test_only_chosen_variables_are_recorded() -> None:
-    seen = facts.recorded_environment({"OMP_NUM_THREADS": "1", "NCCL_TOKEN": "x", "HOME": "/h"})
+    seen = environment.recorded_environment(
+        {"OMP_NUM_THREADS": "1", "NCCL_TOKEN": "x", "HOME": "/h"}
+    )
     assert seen == {"OMP_NUM_THREADS": "1"}
 
 
 def test_errors_do_not_name_the_user_or_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/jo")
     monkeypatch.setattr("platform.node", lambda: "box-7")
-    cleaned = facts.without_names("box-7: /home/jo/train.py failed, /home/joanna did not, box-77")
+    cleaned = environment.without_names(
+        "box-7: /home/jo/train.py failed, /home/joanna did not, box-77"
+    )
     assert cleaned == "<host>: ~/train.py failed, /home/joanna did not, box-77"
 
 
 def test_hardware_names_this_cpu() -> None:
-    found = facts.hardware()
+    found = environment.hardware()
     assert found["cores_usable"] and found["cpu"] and float(str(found["memory_gib"])) > 0

@@ -17,9 +17,9 @@ from paths import BENCHMARKS
 
 from hvdtools.bench.report.page import PAGE_NAME
 from hvdtools.bench.results.result_file import FILE_NAME, Result, append, read
-from hvdtools.bench.run import runs
-from hvdtools.bench.run.place import Place
-from hvdtools.bench.run.runs import Run, run_cases
+from hvdtools.bench.run import runner
+from hvdtools.bench.run.placement import Placement
+from hvdtools.bench.run.runner import Run, run_cases
 from hvdtools.bench.suite.cases import cases
 from hvdtools.bench.suite.engines import FAMILIES
 from hvdtools.bench.suite.suite_file import load
@@ -227,7 +227,7 @@ train_torch.main()
 train_torch.leave()
 """
 PLANTED_IN_KERAS = """
-from hvdtools.bench.programs.keras import start
+from hvdtools.bench.programs.keras import environment
 start.set_environment()
 from hvdtools.bench.programs.keras import train_keras, measure as keras_measure
 import numpy as np
@@ -272,7 +272,7 @@ def test_a_missing_framework_is_a_row_and_starts_no_rank(
     monkeypatch.setattr(installed, "_TENSORFLOW_DISTRIBUTIONS", ("no-such-tensorflow",))
     suite = load(str(write_suite(tmp_path, "train_keras.py", ("mwms", "hvdtools-mpi"))))
     said: list[str] = []
-    this = Run(suite, Place(), "run-1", tmp_path / FILE_NAME)
+    this = Run(suite, Placement(), "run-1", tmp_path / FILE_NAME)
     results = list(run_cases(this, cases(suite), lambda case, line: said.append(line)))
     assert said == ["starting", "starting"]
     for result in results:
@@ -284,10 +284,10 @@ def test_a_missing_framework_is_a_row_and_starts_no_rank(
 def test_a_rank_that_a_signal_ended_is_a_case_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     ended = Outcome(143, 1, ("loss 0.5",))
-    assert runs._why(ended, 10) == "rank 1 ended with exit code 143: loss 0.5"
-    assert runs._why(dataclasses.replace(ended, stopped=True), 10) == "stopped by the user"
+    assert runner._why(ended, 10) == "rank 1 ended with exit code 143: loss 0.5"
+    assert runner._why(dataclasses.replace(ended, stopped=True), 10) == "stopped by the user"
     monkeypatch.setenv("SLURM_JOB_ID", "7")  # where scancel reaches the ranks first
-    assert runs._why(ended, 10) == "stopped by the user"
+    assert runner._why(ended, 10) == "stopped by the user"
 
 
 def test_a_stopped_run_leaves_no_process_and_goes_on_where_it_was(tmp_path: Path) -> None:

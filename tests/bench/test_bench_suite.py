@@ -21,7 +21,7 @@ from hvdtools.bench.report.console import print_run
 from hvdtools.bench.report.csv_files import to_csv
 from hvdtools.bench.report.palette import Mark, mark_of
 from hvdtools.bench.results.result_file import from_json
-from hvdtools.bench.run.place import Place
+from hvdtools.bench.run.placement import Placement
 from hvdtools.bench.suite import suite_file as suites
 from hvdtools.bench.suite.cases import Case, cases, names_of, program_arguments, together
 from hvdtools.bench.suite.engines import FAMILIES, BenchEngine, Look
@@ -184,7 +184,7 @@ def test_nodes_and_ranks_make_sizes() -> None:
 def test_every_case_has_the_same_thread_bound() -> None:
     demo = suites.load("demo")
     for case in cases(demo):
-        seen = dict(Place().environment(demo, case, 5000))
+        seen = dict(Placement().environment(demo, case, 5000))
         assert seen["OMP_NUM_THREADS"] == "1"
         assert ("MASTER_PORT" in seen) == (case.engines[0] in ("ddp", "mwms", "torch"))
 
@@ -192,22 +192,22 @@ def test_every_case_has_the_same_thread_bound() -> None:
 def test_where_ranks_meet_and_who_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = suites.load("cluster")
     case = next(c for c in cases(cluster) if c.nodes == 2 and c.family.kind == "training")
-    hosts = Place(Hosts(read_hosts("jo@a:8,b:9,c:8")), interface="eth1")
+    hosts = Placement(Hosts(read_hosts("jo@a:8,b:9,c:8")), interface="eth1")
     spec = hosts.job(cluster, case, 5000, Path("answer"))
     assert isinstance(spec.on, Hosts) and [str(host) for host in spec.on.named] == ["jo@a:8", "b:8"]
     seen = dict(spec.env)
     assert seen["MASTER_ADDR"] == "a" and "GLOO_SOCKET_IFNAME" not in seen
     assert spec.launcher == "horovodrun" and spec.interface == "eth1"
-    here = Place(interface="eth1").environment(cluster, case, 5000)
+    here = Placement(interface="eth1").environment(cluster, case, 5000)
     assert dict(here)["MASTER_ADDR"] == "127.0.0.1" and "GLOO_SOCKET_IFNAME" not in dict(here)
-    assert dict(Place().environment(cluster, case, 5000))["GLOO_SOCKET_IFNAME"] == "lo"
+    assert dict(Placement().environment(cluster, case, 5000))["GLOO_SOCKET_IFNAME"] == "lo"
     monkeypatch.setenv("SLURMD_NODENAME", "node7")
-    spec = Place(Slurm()).job(cluster, case, 5000, Path("answer"))
+    spec = Placement(Slurm()).job(cluster, case, 5000, Path("answer"))
     assert (spec.launcher, spec.nodes, spec.ranks_per_node) == ("srun", 2, 8)
     assert dict(spec.env)["MASTER_ADDR"] == "node7"
     with pytest.raises(HvdtoolsError, match="need other machines"):
-        Place().job(cluster, case, 5000, Path("answer"))
-    few = Place(Hosts(read_hosts("a:8,b:4")))
+        Placement().job(cluster, case, 5000, Path("answer"))
+    few = Placement(Hosts(read_hosts("a:8,b:4")))
     with pytest.raises(HvdtoolsError, match="name more hosts or slots"):
         few.job(cluster, case, 5000, Path("answer"))
 
@@ -216,7 +216,7 @@ def test_where_ranks_meet_and_who_starts_them(monkeypatch: pytest.MonkeyPatch) -
 def test_the_command_by_hand_names_no_folder_of_this_machine(name: str) -> None:
     suite = suites.load(name)
     for case in cases(suite):
-        line = Place().command_by_hand(suite, case, 5000)
+        line = Placement().command_by_hand(suite, case, 5000)
         assert f"benchmarks/{case.family.folder}/{case.family.program}" in line
         assert str(Path.home()) not in line and str(BENCHMARKS.parent) not in line
 

@@ -16,7 +16,7 @@ from paths import BENCHMARKS
 from PIL import Image
 
 from hvdtools.bench.results.measured import Loader, from_dict
-from hvdtools.bench.run.runs import free_ports
+from hvdtools.bench.run.runner import free_ports
 
 pytestmark = pytest.mark.ranks
 

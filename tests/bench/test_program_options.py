@@ -41,7 +41,7 @@ WRONG = {
     "allreduce/allreduce.py": [["--engine", "smoke"], ["--dtype", "int8"]],
     "torch/input_pipeline.py": [["--model", "rnn"], ["--data", "cats"], ["--make", "."]],
     "studies/keras_prepare_cost.py": [["--repeats", "1"]],
-    "studies/proof_cost.py": [["--model", "lenet"]],
+    "studies/consistency_check_cost.py": [["--model", "lenet"]],
     "studies/launch_time.py": [["--repeats", "few"]],
 }
 

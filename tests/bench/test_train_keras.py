@@ -15,7 +15,7 @@ from jobs import start_job
 from paths import BENCHMARKS
 
 from hvdtools.bench.results.measured import Training, from_dict
-from hvdtools.bench.run.runs import free_ports
+from hvdtools.bench.run.runner import free_ports
 from hvdtools.core.errors import HvdtoolsError
 
 pytestmark = pytest.mark.ranks
@@ -143,7 +143,7 @@ def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
 
 COUNTING = """
 import gc, math, sys
-from hvdtools.bench.programs.keras import start
+from hvdtools.bench.programs.keras import environment
 start.set_environment()
 from hvdtools.bench.programs.keras.model import MODELS
 for name in sys.argv[1:] or MODELS:

@@ -63,7 +63,7 @@ def test_a_block_takes_what_its_phases_take(benchmarks: None) -> None:
     from hvdtools.bench.programs.torch import engines as torch_engines
     from hvdtools.bench.programs.torch import training as torch_training
 
-    class Planted(torch_engines.Alone):
+    class Planted(torch_engines.NoComm):
         pass
 
     plant_sleep(Planted, None, 1e-3)

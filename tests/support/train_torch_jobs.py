@@ -12,7 +12,7 @@ import pytest
 from jobs import Job, start_job
 
 from hvdtools.bench.results.measured import Training, from_dict
-from hvdtools.bench.run.runs import free_ports
+from hvdtools.bench.run.runner import free_ports
 from hvdtools.launch import detect_host
 
 needs_horovod = pytest.mark.skipif(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hvdtools.bench.suite.tables import check_kind
+from hvdtools.bench.suite.toml_checks import check_kind
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 
 _INTERLEAVE: dict[str, type] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from hvdtools.bench.suite.engines import FAMILIES, RENAMED_ENGINES, Family
 from hvdtools.bench.suite.options import OPTIONS, check_names, check_options
-from hvdtools.bench.suite.tables import check_keys, check_listed_once
+from hvdtools.bench.suite.toml_checks import check_keys, check_listed_once
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.core.renamed import new_name, with_new_keys
 

@@ -12,7 +12,7 @@ from typing import Any
 from hvdtools.bench.analysis.workloads import without_measurement_options
 from hvdtools.bench.suite.engines import FAMILIES, PROGRAMS
 from hvdtools.bench.suite.program import Program, read_program
-from hvdtools.bench.suite.tables import check_keys, check_listed_once
+from hvdtools.bench.suite.toml_checks import check_keys, check_listed_once
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.core.renamed import with_new_keys
 

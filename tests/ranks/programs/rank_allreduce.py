@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from hvdtools.bench.programs.allreduce import allreduce
-from hvdtools.bench.programs.allreduce import pace as allreduce_pace
 from hvdtools.bench.programs.allreduce import point as allreduce_point
+from hvdtools.bench.programs.allreduce import timing as allreduce_timing
 from hvdtools.bench.programs.allreduce.engines import ENGINES, Operation, Torch
 
 OFF = (0, 7, -1)
@@ -37,7 +37,7 @@ class Off(Torch):
 
 
 def clocks() -> None:
-    agree, seconds = allreduce_pace.agree_on_ops, time.perf_counter
+    agree, seconds = allreduce_timing.agree_on_ops, time.perf_counter
 
     def said(*arguments: object) -> int:
         ops = agree(*arguments)  # type: ignore[arg-type]

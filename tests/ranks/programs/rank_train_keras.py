@@ -9,7 +9,7 @@ import os
 import time
 from typing import Any
 
-from hvdtools.bench.programs.keras import start as keras_start
+from hvdtools.bench.programs.keras import environment as keras_environment
 from hvdtools.bench.programs.keras import train_keras
 from hvdtools.core.topology import read_launch_environment
 
@@ -18,13 +18,13 @@ SLEEP_S = float(os.environ.get("SLEEP_S", "0"))
 
 def plant() -> None:
     """Imports TensorFlow, as the program itself does after it has read its options."""
-    keras_start.set_environment()
+    keras_environment.set_environment()
     from hvdtools.bench.programs.keras import engines as keras_engines
-    from hvdtools.bench.programs.keras import pace as keras_pace
+    from hvdtools.bench.programs.keras import timing as keras_timing
 
-    fit = keras_pace.fit
+    fit = keras_timing.fit
 
-    class Sleepy(keras_pace.Begin):
+    class Sleepy(keras_timing.Begin):
         def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
             if read_launch_environment(os.environ).rank == 1:
                 time.sleep(SLEEP_S)
@@ -33,7 +33,7 @@ def plant() -> None:
         fit(model, *rest)
         print("steps taken:", int(model.optimizer.iterations))
 
-    keras_pace.Begin = Sleepy  # type: ignore[misc]
+    keras_timing.Begin = Sleepy  # type: ignore[misc]
     keras_engines.fit = fit_and_count
 
 

@@ -24,7 +24,7 @@ WIDTH = 1024  # of the vectors that torch_data makes
 slept_s: list[float] = []  # every planted sleep, in order
 
 
-class Slow(torch_engines.Alone):
+class Slow(torch_engines.NoComm):
     name = "slow"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hvdtools.bench.programs.allreduce.engines import Operation
 from hvdtools.bench.programs.allreduce.values import Values
-from hvdtools.bench.programs.torch.meeting import wait_for_device
+from hvdtools.bench.programs.torch.process_group import wait_for_device
 from hvdtools.bench.run.interleave import Gather
 
 # Long against the clock, against what wakes up on a machine, and against meeting.

@@ -22,7 +22,7 @@ def had_a_group() -> bool:
     return _had_a_group or dist.is_initialized()
 
 
-def place_of_this_rank() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """(rank, size), from whoever started this process; takes its own GPU, or its share of CPUs."""
     place = read_launch_environment(os.environ)
     if torch.cuda.is_available():
@@ -63,14 +63,14 @@ def gather_by_torch(values: Sequence[float]) -> Rows:
     place = read_launch_environment(os.environ)
     if place.size == 1:
         return [list(values)]
-    meet()
+    barrier()
     mine = torch.tensor(values, dtype=torch.float64, device="cpu")
     rows = [torch.empty_like(mine) for _ in range(place.size)]
     dist.all_gather(rows, mine)
     return [row.tolist() for row in rows]
 
 
-def meet() -> None:
+def barrier() -> None:
     """Make the job's process group at MASTER_ADDR:MASTER_PORT, once."""
     if dist.is_initialized():
         return

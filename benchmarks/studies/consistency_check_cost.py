@@ -1,6 +1,6 @@
 """What hvdtools' own checks cost, as a share of a training step.
 
-    hvdtools launch -n 2 -- python benchmarks/studies/proof_cost.py --model transformer
+    hvdtools launch -n 2 -- python benchmarks/studies/consistency_check_cost.py --model transformer
 
 Trains the same model in turns: without the proof, with the proof in every step
 (`check_every=1`), and with a weight in every pass. InterleavedBlocks change in every round,

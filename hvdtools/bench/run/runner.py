@@ -15,8 +15,8 @@ from pathlib import Path
 
 from hvdtools.bench.results.measured import Measured, from_dict
 from hvdtools.bench.results.result_file import Result, append, results_so_far
-from hvdtools.bench.run import facts
-from hvdtools.bench.run.place import Place, inside_slurm
+from hvdtools.bench.run import environment
+from hvdtools.bench.run.placement import Placement, inside_slurm
 from hvdtools.bench.suite.cases import Case, name_of, names_of
 from hvdtools.bench.suite.suite_file import Suite
 from hvdtools.core import installed
@@ -38,13 +38,13 @@ class Run:
 
     Attributes:
         suite: What is measured.
-        place: Where.
+        placement: Where.
         run_id: Its name in the results.
         file: Where results are appended. On several nodes all of them must see its folder.
     """
 
     suite: Suite
-    place: Place
+    placement: Placement
     run_id: str
     file: Path
 
@@ -103,7 +103,7 @@ def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]
         answer = Path(folder).resolve() / "result.jsonl"
         try:
             check_installed(case)
-            plan = make_plan(this.place.job(this.suite, case, port, answer), machine)
+            plan = make_plan(this.placement.job(this.suite, case, port, answer), machine)
             outcome = run(plan, on_line=_only_rank_0(case, say), timeout_s=this.suite.timeout_s)
             exit_code, error = outcome.exit_code, _why(outcome, this.suite.timeout_s)
             if error is None:
@@ -112,7 +112,7 @@ def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]
             exit_code, error = 2, str(problem)
     wall_s = time.perf_counter() - start_s
     # Over ssh a host has an environment of its own.
-    inherited = {} if isinstance(this.place.on, Hosts) else os.environ
+    inherited = {} if isinstance(this.placement.on, Hosts) else os.environ
     seen = {**inherited, **dict(plan.env if plan else ())}
     return [
         Result(
@@ -132,11 +132,11 @@ def _run_case(this: Run, case: Case, machine: Machine, say: Say) -> list[Result]
             repeat=case.repeat,
             wall_s=round(wall_s, 3),
             exit_code=exit_code,
-            error=None if error is None else facts.without_names(error),
-            command=this.place.command_by_hand(this.suite, case, port),
-            versions=facts.versions(machine.mpirun.name if machine.mpirun else "none found"),
-            hardware=facts.hardware(),
-            environment=facts.recorded_environment(seen),
+            error=None if error is None else environment.without_names(error),
+            command=this.placement.command_by_hand(this.suite, case, port),
+            versions=environment.versions(machine.mpirun.name if machine.mpirun else "none found"),
+            hardware=environment.hardware(),
+            environment=environment.recorded_environment(seen),
             measured=measured.get(engine),
         )
         for engine in case.engines

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvdtools.bench.results.result_file import FILE_NAME, new_run_id, read
-from hvdtools.bench.run.place import Place, inside_slurm
-from hvdtools.bench.run.runs import now_utc
+from hvdtools.bench.run.placement import Placement, inside_slurm
+from hvdtools.bench.run.runner import now_utc
 from hvdtools.bench.suite.suite_file import Suite, load
 from hvdtools.core.errors import HvdtoolsError, unknown_name
 from hvdtools.launch.hosts import read_hosts
@@ -82,7 +82,7 @@ def counts(flag: str, text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
-def place_of(flags: Flags) -> Place:
+def placement_of(flags: Flags) -> Placement:
     """Where the cases start.
 
     Raises:
@@ -107,7 +107,7 @@ def place_of(flags: Flags) -> Place:
         where: Local | Hosts | Slurm = Hosts(read_hosts(flags.hosts or ""))
     else:
         where = Slurm() if on == "slurm" else LOCAL
-    return Place(where, flags.interface, flags.oversubscribe)
+    return Placement(where, flags.interface, flags.oversubscribe)
 
 
 def run_id_of(flags: Flags, file: Path) -> str:

@@ -24,7 +24,7 @@ _LOOPBACK = (("GLOO_SOCKET_IFNAME", "lo"),)
 
 
 @dataclass(frozen=True)
-class Place:
+class Placement:
     """Where every case of a run starts.
 
     Attributes:
