@@ -71,12 +71,12 @@ def test_what_is_timed_is_never_denormal_nor_infinite(
 
 def test_a_block_is_long_enough_and_no_longer_than_it_need_be(modules: SimpleNamespace) -> None:
     def agreed(op_s: float) -> int:
-        return int(modules.pace.agree_on_ops(lambda ops: ops * op_s, lambda mine: [mine, [0.0]]))
+        return int(modules.timing.agree_on_ops(lambda ops: ops * op_s, lambda mine: [mine, [0.0]]))
 
     for op_s in (3e-6, 1e-4, 1.9e-2):
-        assert modules.pace.BLOCK_S <= agreed(op_s) * op_s < 2.1 * modules.pace.BLOCK_S
+        assert modules.timing.BLOCK_S <= agreed(op_s) * op_s < 2.1 * modules.timing.BLOCK_S
     assert agreed(0.5) == 1
-    assert agreed(0.0) == modules.pace.MAX_OPS
+    assert agreed(0.0) == modules.timing.MAX_OPS
 
 
 def test_a_single_slow_block_does_not_end_the_search(modules: SimpleNamespace) -> None:
@@ -85,7 +85,7 @@ def test_a_single_slow_block_does_not_end_the_search(modules: SimpleNamespace) -
     def seconds(ops: int) -> float:
         return ops * 1e-4 + (hiccups.pop() if hiccups else 0)
 
-    assert modules.pace.agree_on_ops(seconds, lambda mine: [mine]) >= 200
+    assert modules.timing.agree_on_ops(seconds, lambda mine: [mine]) >= 200
 
 
 def test_bandwidth_by_hand() -> None:

@@ -228,7 +228,7 @@ train_torch.leave()
 """
 PLANTED_IN_KERAS = """
 from hvdtools.bench.programs.keras import environment
-start.set_environment()
+environment.set_environment()
 from hvdtools.bench.programs.keras import train_keras, measure as keras_measure
 import numpy as np
 replicas_equal = keras_measure.replicas_equal

@@ -144,7 +144,7 @@ def test_a_command_that_cannot_be_ends_with_one_sentence() -> None:
 COUNTING = """
 import gc, math, sys
 from hvdtools.bench.programs.keras import environment
-start.set_environment()
+environment.set_environment()
 from hvdtools.bench.programs.keras.model import MODELS
 for name in sys.argv[1:] or MODELS:
     made = MODELS[name].make()
