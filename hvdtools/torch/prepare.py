@@ -16,8 +16,9 @@ from torch.optim import Optimizer
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import logger, tell_first_step
 from hvdtools.torch.collect import average
-from hvdtools.torch.gradients.backward import OutputHook
+from hvdtools.torch.gradients.autograd_hooks import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer
+from hvdtools.torch.gradients.transport import AllreduceTransport, GradientTransport
 from hvdtools.torch.norm.layers import sync_batchnorm as synchronise
 from hvdtools.torch.replicate import replicate_module, replicate_optimizer, require_same_model
 from hvdtools.torch.session import require_started
@@ -28,9 +29,10 @@ OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 # A model's reducer lives as long as the model, and an optimizer is known by
 # itself, so that a second prepare() can be told from the first.
 _reducers: weakref.WeakKeyDictionary[Module, Reducer] = weakref.WeakKeyDictionary()
-_options: weakref.WeakKeyDictionary[Module, dict[str, float]] = weakref.WeakKeyDictionary()
+_options: weakref.WeakKeyDictionary[Module, dict[str, Any]] = weakref.WeakKeyDictionary()
 _optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 _numbers = itertools.count()
+_ALLREDUCE = AllreduceTransport()
 
 
 def prepare(
@@ -41,6 +43,7 @@ def prepare(
     bucket_mib: float = 25.0,
     sync_batchnorm: bool = False,
     check_every: int = 100,
+    transport: GradientTransport = _ALLREDUCE,
 ) -> tuple[ModelT, OptimizerT]:
     """Broadcast rank 0's weights and average gradients over ranks from now on.
 
@@ -76,6 +79,8 @@ def prepare(
             the first three steps always. Replicas that diverged raise on every
             rank, and gradients that are NaN or infinite are logged, with rank and
             parameter. 0 for none.
+        transport: How gradients travel, of the same kind on every rank: an object with
+            the methods of `hvdtools.torch.gradients.transport.GradientTransport`.
 
     Returns:
         The same `model` and `optimizer`.
@@ -91,7 +96,12 @@ def prepare(
         logger.info(f"batch-norm layers that share their statistics over ranks: {count}")
     require_same_model(model, label)
     reducer = _reducers.get(model)
-    options = {"accumulate": accumulate, "bucket_mib": bucket_mib, "check_every": check_every}
+    options = {
+        "accumulate": accumulate,
+        "bucket_mib": bucket_mib,
+        "check_every": check_every,
+        "transport": transport,
+    }
     if reducer is not None and _options[model] != options:
         raise HvdtoolsError(
             f"The model is prepared with {_options[model]}: give its second optimizer the same."
@@ -104,6 +114,7 @@ def prepare(
             accumulate=accumulate,
             bucket_bytes=bucket_mib * 2**20,
             check_every=check_every,
+            transport=transport,
         )
         _reducers[model] = reducer
         _options[model] = options

@@ -149,7 +149,7 @@ def one_rank_fails(*, to_none: bool) -> None:
             outcomes.append("own")
             continue
         except HvdtoolsError as error:
-            assert "Another rank gave up this backward pass" in str(error)
+            assert "Another rank aborted this backward pass" in str(error)
             outcomes.append("told")
             continue
         for parameter, mine in zip(model.parameters(), own, strict=True):
