@@ -19,7 +19,7 @@ from hvdtools.torch.collect import average
 from hvdtools.torch.gradients.autograd_hooks import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer
 from hvdtools.torch.gradients.transport import AllreduceTransport, GradientTransport
-from hvdtools.torch.norm.layers import sync_batchnorm as synchronise
+from hvdtools.torch.norm.layers import sync_batchnorm as synchronize
 from hvdtools.torch.replicate import replicate_module, replicate_optimizer, require_same_model
 from hvdtools.torch.session import require_started
 
@@ -69,7 +69,7 @@ def prepare(
             them as in PyTorch itself and are **not divided** by it: divide the
             loss if you want their mean. `step()` belongs after the last.
         bucket_mib: Size, in MiB, at which a gradient bucket is sent.
-        sync_batchnorm: Let batch-norm layers, in training, normalise over the
+        sync_batchnorm: Let batch-norm layers, in training, normalize over the
             batches of all ranks, as one process on the joined batch does; an
             all-reduce for each layer and direction. Otherwise each rank uses and
             keeps the statistics of its own part, which is faster and trains
@@ -92,7 +92,7 @@ def prepare(
     _check(model, optimizer, accumulate, bucket_mib, check_every)
     label = f"hvdtools.{next(_numbers)}"
     if sync_batchnorm:
-        count = synchronise(model, label)
+        count = synchronize(model, label)
         logger.info(f"batch-norm layers that share their statistics over ranks: {count}")
     require_same_model(model, label)
     reducer = _reducers.get(model)

@@ -69,6 +69,7 @@ class GradientTransport(Protocol):
         """
 
 
+@dataclass(frozen=True)
 class AllreduceTransport:
     """Averages the payload in place and in its own dtype, with one all-reduce."""
 
