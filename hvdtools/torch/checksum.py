@@ -46,7 +46,7 @@ def checksums(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([checksum(tensor).to(device) for tensor in tensors])
 
 
-def joint_checksum(tensors: Sequence[Tensor]) -> Tensor:
+def combined_checksum(tensors: Sequence[Tensor]) -> Tensor:
     """One checksum of several tensors of one dtype and device: shape (), int64.
 
     Laid together first, since on a GPU the number of kernels is what counts.

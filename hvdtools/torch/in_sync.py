@@ -19,7 +19,7 @@ def assert_in_sync(model: Module, optimizer: Optimizer | None = None) -> None:
     """Compare weights, buffers and optimizer state over ranks, bit by bit.
 
     Call it on every rank. Running statistics of batch-norm layers that are not
-    synchronised are left out: each rank has its own.
+    synchronized are left out: each rank has its own.
 
     Args:
         model: Prepared or not.

@@ -1,7 +1,13 @@
-"""Scale the learning rate to the number of ranks, with a gradual warm-up."""
+"""Scale the learning rate to the number of ranks, with a gradual warm-up.
+
+The warm-up changes the rate during `optimizer.step()` alone, so that a scheduler
+that computes from `group["lr"]` sees the rate without it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -12,7 +18,13 @@ from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.learning_rate import require_warmup_steps, scale_factor, scaling_text
 from hvdtools.core.log import logger
 from hvdtools.torch.session import require_started
-from hvdtools.torch.warmup import KEY, WarmUp
+
+# In each parameter group: {"factor", "warmup_steps", "step"}; "step" counts the
+# steps taken up to warmup_steps. Replaced as a whole, never changed: a
+# state_dict() that was taken earlier shares it.
+KEY = "hvdtools_scale_lr"
+
+Groups = list[dict[str, Any]]
 
 _scaled: WeakSet[Optimizer] = WeakSet()
 
@@ -60,7 +72,7 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
     require_warmup_steps(warmup_steps)
     if optimizer in _scaled:
         raise HvdtoolsError("This optimizer's lr is scaled already: call scale_lr() once for it.")
-    warm_up = WarmUp(factor, policy)
+    warm_up = _WarmUp(factor, policy)
     groups = optimizer.param_groups
     if any(KEY in group for group in groups):
         warm_up.require_fits(groups)
@@ -103,3 +115,148 @@ def _rates(optimizer: Optimizer) -> str:
     """Each different rate once, in the order of the groups."""
     rates = dict.fromkeys(f"{float(group['lr']):g}" for group in optimizer.param_groups)
     return ", ".join(rates)
+
+
+def fraction(record: dict[str, Any]) -> float:
+    """The part of the scaled rate that the next step uses, 1 / factor rising to 1.
+
+    After k of W steps the factor is ``1 + (factor - 1) * k / W`` (Goyal et al.
+    2017, arXiv 1706.02677, section 2.2).
+    """
+    factor, steps, done = record["factor"], record["warmup_steps"], record["step"]
+    if done >= steps:
+        return 1.0
+    return float((1 + (factor - 1) * done / steps) / factor)
+
+
+class _WarmUp:
+    """The hooks on one optimizer.
+
+    Args:
+        factor: By which this job scales.
+        policy: Its name; with "none" a loaded rate is taken as it is.
+    """
+
+    def __init__(self, factor: float, policy: str) -> None:
+        self._factor = factor
+        self._policy = policy
+        # While a step runs: (group, its rate, the rate it steps with).
+        self._borrowed: list[tuple[dict[str, Any], Any, Any]] = []
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Hook into the optimizer's steps, and its saving and loading of a state."""
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+        optimizer.register_state_dict_pre_hook(lambda _: self._recover())
+        optimizer.register_load_state_dict_pre_hook(self._before_load)
+        optimizer.register_load_state_dict_post_hook(self._after_load)
+
+    # -- a step ------------------------------------------------------------------
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        self._recover()
+        changed: dict[int, Any] = {}
+        for group in optimizer.param_groups:
+            part = fraction(group[KEY]) if KEY in group else 1.0
+            if part == 1.0 or id(group["lr"]) in changed:
+                continue
+            rate = group["lr"]
+            if isinstance(rate, Tensor):
+                changed[id(rate)] = rate  # groups may share one tensor
+                exact = rate.clone()
+                rate.mul_(part)
+                self._borrowed.append((group, exact, rate.clone()))
+            else:
+                group["lr"] = rate * part
+                self._borrowed.append((group, rate, group["lr"]))
+        if not self._borrowed:
+            return None
+        if len(args) > 1 and callable(args[1]):
+            return (args[0], self._guarded(args[1]), *args[2:]), kwargs
+        if callable(kwargs.get("closure")):
+            return args, {**kwargs, "closure": self._guarded(kwargs["closure"])}
+        return None
+
+    def _guarded(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure that may raise without leaving the warm-up's rate behind."""
+
+        def guarded() -> Any:
+            try:
+                return closure()
+            except BaseException:
+                self._put_back()
+                raise
+
+        return guarded
+
+    def _after_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self._put_back()
+        groups = [group for group in optimizer.param_groups if KEY in group]
+        warming = [group for group in groups if group[KEY]["step"] < group[KEY]["warmup_steps"]]
+        if not warming or _skipped(optimizer):
+            return
+        for group in warming:
+            group[KEY] = {**group[KEY], "step": group[KEY]["step"] + 1}
+
+    def _put_back(self) -> None:
+        for group, exact, _ in self._borrowed:
+            if isinstance(exact, Tensor):
+                group["lr"].copy_(exact)
+            else:
+                group["lr"] = exact
+        self._borrowed.clear()
+
+    def _recover(self) -> None:
+        """After a step that raised: put the rate back, if it is still the one that was set."""
+        if any(bool(group["lr"] != rate) for group, _, rate in self._borrowed):
+            self._borrowed.clear()
+            raise HvdtoolsError(
+                "An optimizer step raised in the middle of the warm-up and the lr was changed "
+                "since, so a scheduler may have computed from the warm-up's lr: load a "
+                "checkpoint, or set every group's lr."
+            )
+        self._put_back()
+
+    # -- a saved state -------------------------------------------------------------
+
+    def require_fits(self, groups: Groups) -> None:
+        """Raise if the groups' rates were not scaled by this job's factor.
+
+        Raises:
+            HvdtoolsError: They were scaled by another, or not at all.
+        """
+        if self._policy == "none":
+            return
+        # A group that was added after scaling has no record; its lr was scaled by hand.
+        for group in [group for group in groups if KEY in group] or groups:
+            found = group[KEY]["factor"] if KEY in group else 1.0
+            if not math.isclose(found, self._factor, rel_tol=1e-9):
+                raise HvdtoolsError(
+                    f"The optimizer's saved lr was scaled by {found:g} and this job scales by "
+                    f"{self._factor:g}: resume on the number of ranks and with the policy it was "
+                    'saved with, or go on with the saved lr by scale_lr(optimizer, policy="none").'
+                )
+
+    def _before_load(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        self.require_fits(state["param_groups"])
+        self._put_back()
+
+    def _after_load(self, optimizer: Optimizer) -> None:
+        # A state that was saved without scaling fits a factor of 1 only.
+        if any(KEY in group for group in optimizer.param_groups):
+            return
+        for group in optimizer.param_groups:
+            group[KEY] = {"factor": 1.0, "warmup_steps": 0, "step": 0}
+
+
+def _skipped(optimizer: Optimizer) -> bool:
+    """Whether the fused step that has just run found an inf or NaN under `GradScaler`.
+
+    Other optimizers are not called at all then.
+    """
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)

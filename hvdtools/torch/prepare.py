@@ -16,9 +16,10 @@ from torch.optim import Optimizer
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import log_first_step, logger
 from hvdtools.torch.collect import average
-from hvdtools.torch.gradients.backward import OutputHook
+from hvdtools.torch.gradients.autograd_hooks import OutputHook
 from hvdtools.torch.gradients.reducer import Reducer
-from hvdtools.torch.norm.layers import sync_batchnorm as synchronise
+from hvdtools.torch.gradients.transport import AllreduceTransport, GradientTransport
+from hvdtools.torch.norm.layers import sync_batchnorm as synchronize
 from hvdtools.torch.replicate import replicate_module, replicate_optimizer, require_same_model
 from hvdtools.torch.session import require_started
 
@@ -28,9 +29,10 @@ OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 # A model's reducer lives as long as the model, and an optimizer is known by
 # itself, so that a second prepare() can be told from the first.
 _reducers: weakref.WeakKeyDictionary[Module, Reducer] = weakref.WeakKeyDictionary()
-_options: weakref.WeakKeyDictionary[Module, dict[str, float]] = weakref.WeakKeyDictionary()
+_options: weakref.WeakKeyDictionary[Module, dict[str, Any]] = weakref.WeakKeyDictionary()
 _optimizers: weakref.WeakSet[Optimizer] = weakref.WeakSet()
 _numbers = itertools.count()
+_ALLREDUCE = AllreduceTransport()
 
 
 def prepare(
@@ -41,6 +43,7 @@ def prepare(
     bucket_mib: float = 25.0,
     sync_batchnorm: bool = False,
     check_every: int = 100,
+    transport: GradientTransport = _ALLREDUCE,
 ) -> tuple[ModelT, OptimizerT]:
     """Broadcast rank 0's weights and average gradients over ranks from now on.
 
@@ -66,7 +69,7 @@ def prepare(
             them as in PyTorch itself and are **not divided** by it: divide the
             loss if you want their mean. `step()` belongs after the last.
         bucket_mib: Size, in MiB, at which a gradient bucket is sent.
-        sync_batchnorm: Let batch-norm layers, in training, normalise over the
+        sync_batchnorm: Let batch-norm layers, in training, normalize over the
             batches of all ranks, as one process on the joined batch does; an
             all-reduce for each layer and direction. Otherwise each rank uses and
             keeps the statistics of its own part, which is faster and trains
@@ -76,6 +79,8 @@ def prepare(
             the first three steps always. Replicas that diverged raise on every
             rank, and gradients that are NaN or infinite are logged, with rank and
             parameter. 0 for none.
+        transport: How gradients travel, of the same kind on every rank: an object with
+            the methods of `hvdtools.torch.gradients.transport.GradientTransport`.
 
     Returns:
         The same `model` and `optimizer`.
@@ -87,11 +92,16 @@ def prepare(
     _check(model, optimizer, accumulate, bucket_mib, check_every)
     label = f"hvdtools.{next(_numbers)}"
     if sync_batchnorm:
-        count = synchronise(model, label)
+        count = synchronize(model, label)
         logger.info(f"batch-norm layers that share their statistics over ranks: {count}")
     require_same_model(model, label)
     reducer = _reducers.get(model)
-    options = {"accumulate": accumulate, "bucket_mib": bucket_mib, "check_every": check_every}
+    options = {
+        "accumulate": accumulate,
+        "bucket_mib": bucket_mib,
+        "check_every": check_every,
+        "transport": transport,
+    }
     if reducer is not None and _options[model] != options:
         raise HvdtoolsError(
             f"The model is prepared with {_options[model]}: give its second optimizer the same."
@@ -104,6 +114,7 @@ def prepare(
             accumulate=accumulate,
             bucket_bytes=bucket_mib * 2**20,
             check_every=check_every,
+            transport=transport,
         )
         _reducers[model] = reducer
         _options[model] = options

@@ -1,4 +1,4 @@
-"""Join the job: who am I, and is it the job that was promised?"""
+"""Join the job and check that it is the one that the launcher started; learn when to stop."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import horovod.torch as hvd
 import torch
 
-from hvdtools.core import log
+from hvdtools.core import log, preemption
 from hvdtools.core.cpus import fair_threads
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.topology import Topology, read_launch_environment
 from hvdtools.rendezvous import job
 from hvdtools.rendezvous.job import RankInfo
 from hvdtools.torch.stall import StallWatch
+from hvdtools.torch.waiting import waiting
 
 
 def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
@@ -43,7 +44,7 @@ def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
         # Buckets are sent whole: fusing two of them would only copy both.
         os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
         job.start(hvd, launch_env, on_gpu=torch.cuda.is_available())
-        all_ranks = _introduce()
+        all_ranks = _exchange_rank_info()
         _bound_threads(all_ranks)
         job.require_one_rank_per_gpu(all_ranks)
         _session.append(job.read_topology(hvd, all_ranks))
@@ -71,8 +72,8 @@ def require_started(caller: str) -> Topology:
     return _session[-1]
 
 
-def _introduce() -> list[RankInfo]:
-    """Every rank's whereabouts, in rank order."""
+def _exchange_rank_info() -> list[RankInfo]:
+    """Host, CPUs and GPU of every rank, in rank order."""
     gpu = None
     if torch.cuda.is_available():
         # A launcher may show each rank only its own GPU; then that is the one.
@@ -89,3 +90,27 @@ def _bound_threads(all_ranks: list[RankInfo]) -> None:
     mine = all_ranks[hvd.rank()]
     together = [other.cpus for other in all_ranks if other.host == mine.host]
     torch.set_num_threads(fair_threads(mine.cpus, together))
+
+
+def stop_requested() -> bool:
+    """True on every rank, from the same call on, once any rank got the signal to save and stop.
+
+    The signal is SIGUSR1, or what HVDTOOLS_SIGNAL names; launch/slurm.sbatch passes it to
+    all ranks some time before the job's time is up, and starts the job again if it then
+    ends with exit code 75. From the first call on the signal no longer ends the process.
+    Each call is an all-reduce of one number: call it on every rank, every so many steps.
+
+        if step % 50 == 0 and hvt.stop_requested():
+            hvt.save("last.pt", model=model, optimizer=optimizer, step=step)
+            sys.exit(75)
+
+    Raises:
+        HvdtoolsError: `init()` was not called, or the first call is not in the main thread.
+    """
+    require_started("stop_requested()")
+    preemption.install_handler()
+    if hvd.size() == 1:
+        return preemption.signal_received()
+    with waiting("stop_requested()"):
+        asked = torch.tensor([preemption.signal_received()], dtype=torch.int32)
+        return bool(hvd.allreduce(asked, op=hvd.Sum, name="hvdtools.stop_requested").item())

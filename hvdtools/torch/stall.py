@@ -1,9 +1,9 @@
-"""Name the ranks that others wait for.
+"""Report the ranks that others wait for.
 
 Horovod 0.28.1 has a stall inspector, which stayed silent in every build tried
 here. A thread in every rank exchanges, every few seconds, what its script waits
 for or which line it runs; Horovod's own thread carries that also while a script
-is stuck. Rank 0 says who has not arrived, and where it is.
+is stuck. Rank 0 reports which rank has not arrived, and where it is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from hvdtools.torch.waiting import current_wait
 
 _MESSAGE_BYTES = 2048
 _POLL_S = 0.05
-_TOLD = 8  # absent ranks that a report names
-_HOUSE = str(Path(__file__).parent)
-_LIBRARIES = ("site-packages", "dist-packages", _HOUSE, str(Path(threading.__file__).parent))
+_MAX_NAMED = 8  # absent ranks that a report names
+_PACKAGE = str(Path(__file__).parent)
+_LIBRARIES = ("site-packages", "dist-packages", _PACKAGE, str(Path(threading.__file__).parent))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _line_of_script(frame: FrameType | None) -> str:
 
 
 def report(states: list[State], stall_s: float) -> str | None:
-    """One sentence on a stall of at least `stall_s`, or None where there is none.
+    """The message on a stall of at least `stall_s` seconds; None if there is none.
 
     Args:
         states: In rank order.
@@ -85,32 +85,32 @@ def report(states: list[State], stall_s: float) -> str | None:
         return None  # all are there: it is the transfer itself that is slow
     return (
         f"stalled: {ranks_text(there)} waited {longest.waited_s:.0f} s so far for "
-        f"{longest.waits_for}; not there: {_places(absent)}."
+        f"{longest.waits_for}; not there: {_describe_absent(absent)}."
     )
 
 
-def _places(absent: list[tuple[int, State]]) -> str:
-    told = [
+def _describe_absent(absent: list[tuple[int, State]]) -> str:
+    named = [
         f"rank {rank}, which waits for {state.waits_for} at {state.at}"
         if state.waits_for
         else f"rank {rank}, at {state.at}"
-        for rank, state in absent[:_TOLD]
+        for rank, state in absent[:_MAX_NAMED]
     ]
-    more = [f"{len(absent) - _TOLD} more ranks"] if len(absent) > _TOLD else []
-    return "; ".join(told + more)
+    more = [f"{len(absent) - _MAX_NAMED} more ranks"] if len(absent) > _MAX_NAMED else []
+    return "; ".join(named + more)
 
 
 class StallWatch:
-    """The thread that looks, in every rank of a job.
+    """A thread in every rank that exchanges what the ranks wait for.
 
     Args:
-        stall_s: Seconds of waiting after which rank 0 speaks; again after as many.
+        stall_s: Seconds of waiting after which rank 0 reports, and between reports.
     """
 
     def __init__(self, stall_s: float) -> None:
         self._stall_s = stall_s
         self._ended = threading.Event()
-        self._said_s = -stall_s
+        self._reported_s = -stall_s
         self._thread = threading.Thread(target=self._run, name="hvdtools-stall-watch", daemon=True)
         self._thread.start()
         # After hvd.init(), so that it ends before Horovod does.
@@ -124,28 +124,28 @@ class StallWatch:
     def _run(self) -> None:
         while not self._ended.wait(self._stall_s / 4):
             try:
-                states = self._allreduce()
+                states = self._exchange_states()
             except (HorovodInternalError, ValueError):
-                return  # the job ends; whoever failed says why
+                return  # the job ends, and the rank that failed reports why
             if states is None:
                 return
-            if hvd.rank() == 0 and time.monotonic() - self._said_s >= self._stall_s:
-                self._say(report(states, self._stall_s))
+            if hvd.rank() == 0 and time.monotonic() - self._reported_s >= self._stall_s:
+                self._log(report(states, self._stall_s))
 
-    def _say(self, sentence: str | None) -> None:
-        if sentence is not None:
-            logger.warning(sentence)
-            self._said_s = time.monotonic()
+    def _log(self, message: str | None) -> None:
+        if message is not None:
+            logger.warning(message)
+            self._reported_s = time.monotonic()
 
-    def _allreduce(self) -> list[State] | None:
+    def _exchange_states(self) -> list[State] | None:
         handle = hvd.allgather_async(_packed(own_state()), name="hvdtools.stall")
         begun_s = time.monotonic()
-        told = False
+        warned = False
         while not hvd.poll(handle):
             if self._ended.wait(_POLL_S):
                 return None
-            if not told and time.monotonic() - begun_s > 2 * self._stall_s:
-                told = True
+            if not warned and time.monotonic() - begun_s > 2 * self._stall_s:
+                warned = True
                 logger.warning(
                     f"stalled: some rank has not answered for {2 * self._stall_s:.0f} s, not even "
                     "its Horovod thread: its process was stopped, or its machine is cut off."

@@ -15,6 +15,7 @@ TORCH = {
     "rank_checkpoint": (1, 2),
     "rank_shards": (2, 3),
     "rank_learning_rate": (2,),
+    "rank_transport": (2,),  # of two numbers, float32 and float64 round the average alike
 }
 TENSORFLOW = {
     "rank_tensorflow": (1, 2, 3),

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.sharding import Sharding
 from hvdtools.core.topology import Topology
-from hvdtools.torch.data.kind import (
+from hvdtools.torch.data.loader_checks import (
     agreed_seed,
     is_plain,
     own_batches,
@@ -19,9 +19,9 @@ from hvdtools.torch.data.kind import (
     require_fitting,
     require_known,
 )
-from hvdtools.torch.data.loader import StreamLoader, WeightedLoader
 from hvdtools.torch.data.samplers import DrawnSampler, PartSampler, ShardSampler
 from hvdtools.torch.data.stream import CountingCollate, StreamPart
+from hvdtools.torch.data.weighted_loaders import StreamLoader, WeightedLoader
 from hvdtools.torch.session import require_started
 
 # What a loader keeps beside its data, as far as this PyTorch knows it (in_order: 2.6 and newer).

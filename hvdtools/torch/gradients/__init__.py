@@ -1,1 +1,1 @@
-"""Gradients on their way: hooks, buckets, all-reduces, and what watches over them."""
+"""Averages gradients over ranks: hooks, buckets, all-reduces, consistency checks."""

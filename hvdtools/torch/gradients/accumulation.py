@@ -1,8 +1,8 @@
-"""What has added up in `.grad` since the last all-reduce, and what it weighs.
+"""Gradients that have added up in `.grad` since the last all-reduce, and their weight.
 
 With weights, pass k of a round adds ``w_k * g_k``. PyTorch adds plain
 gradients, so `.grad` holds ``sum(w_j * g_j) / scale`` with the latest weight as
-the scale, and is scaled anew where a pass has another weight than the one
+the scale, and is rescaled if a pass has a different weight than the one
 before: equal weights, as of full batches, cost nothing.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-# Gradients put away while a pass of weight 0 runs.
+# Gradients that are restored after a pass of weight 0.
 SavedGradients = dict[Parameter, Tensor]
 
 
@@ -26,10 +26,10 @@ class GradientAccumulation:
 
     Attributes:
         passes: How many there were.
-        counted: Those among them that count towards `accumulate`.
+        counted: How many of them count towards `accumulate`.
         weight: The sum of their weights.
-        scale: What `.grad` is yet to be multiplied by; None without weights.
-        unreduced: The parameters, by index, that they gave a gradient.
+        scale: The factor that `.grad` has yet to be multiplied by; None without weights.
+        unreduced: The parameters, by index, that got a gradient.
     """
 
     def __init__(self, named: Sequence[tuple[str, Parameter]]) -> None:
@@ -37,7 +37,7 @@ class GradientAccumulation:
         self.clear()
 
     def clear(self) -> None:
-        """Start anew: all was averaged or thrown away."""
+        """Start again: everything was averaged or dropped."""
         self.passes = 0
         self.counted = 0
         self.weight = 0.0
@@ -46,8 +46,13 @@ class GradientAccumulation:
         # PyTorch's count of in-place changes of their gradients.
         self._versions: dict[int, int] = {}
 
+    def discard(self, seen: set[int]) -> None:
+        """Start again after a pass that failed; the gradients of `seen` must not be used."""
+        self.clear()
+        self.unreduced = set(seen)
+
     def forget_discarded(self, first: int | None) -> None:
-        """Start anew if zero_grad() dropped what earlier passes left.
+        """Start again if zero_grad() dropped what earlier passes left.
 
         Args:
             first: A parameter that already has a gradient of the new pass.
@@ -57,7 +62,7 @@ class GradientAccumulation:
             self.clear()
 
     def _dropped(self, index: int) -> bool:
-        """Whether zero_grad() took the gradient away, or made it zeros."""
+        """Whether zero_grad() set the gradient to None or to zeros."""
         gradient = self._named[index][1].grad
         if gradient is None:
             return True
@@ -67,7 +72,7 @@ class GradientAccumulation:
         self._versions = {i: g._version for i, g in self._gradients() if i in self.unreduced}
 
     def problem(self, weight: float | None, first: int | None, *, sends: bool) -> str | None:
-        """Why a pass of this weight cannot add to what is there; None if it can.
+        """Why a pass of this weight cannot be added; None if it can.
 
         Args as in `begin`.
         """
@@ -88,7 +93,7 @@ class GradientAccumulation:
         return None if self.passes or sends else self._not_cleared(first)
 
     def _not_cleared(self, first: int | None) -> str | None:
-        """Gradients of an earlier round would be scaled as if they were of this one."""
+        """Why the gradients of an earlier round are in the way: they would be scaled, too."""
         for index, gradient in self._gradients():
             if index != first and gradient.any():
                 return (
@@ -99,20 +104,20 @@ class GradientAccumulation:
 
     @torch.no_grad()
     def begin(self, weight: float | None, first: int | None) -> SavedGradients | None:
-        """Get `.grad` ready for a pass of this weight.
+        """Prepare `.grad` for a pass of this weight.
 
         Args:
             weight: None if none was given.
             first: A parameter that already has its gradient of this pass.
 
         Returns:
-            For weight 0, the gradients to put back when the pass is over: its
-            own count for nothing, be they NaN. None for any other weight.
+            For weight 0, the gradients to restore when the pass is over: its
+            own do not count, even if they are NaN. None for any other weight.
         """
         if not self.passes:
             self.scale = weight
         if weight == 0:
-            return self._put_aside(first)
+            return self._save_gradients(first)
         if weight is not None and self.scale is not None and self.scale != weight:
             earlier = [g for index, g in self._gradients() if index != first]
             if earlier:
@@ -121,7 +126,7 @@ class GradientAccumulation:
             self._remember()
         return None
 
-    def _put_aside(self, first: int | None) -> SavedGradients:
+    def _save_gradients(self, first: int | None) -> SavedGradients:
         saved = {self._named[index][1]: g for index, g in self._gradients() if index != first}
         for _, parameter in self._named:
             parameter.grad = None
@@ -135,10 +140,10 @@ class GradientAccumulation:
     def add(
         self, seen: set[int], weight: float | None, saved: SavedGradients | None, *, counts: bool
     ) -> None:
-        """Note the end of a pass that sends nothing.
+        """Record the end of a pass that accumulates.
 
-        A pass of weight 0 leaves zeros where there was nothing before, so that
-        zero_grad() can be told from it.
+        A pass of weight 0 leaves zeros where there was nothing before: None
+        would look like zero_grad().
         """
         self.passes += 1
         self.counted += counts
@@ -147,7 +152,7 @@ class GradientAccumulation:
         if saved is not None:
             for parameter in (self._named[index][1] for index in seen):
                 saved.setdefault(parameter, torch.zeros_like(parameter))
-            put_back(saved, (parameter for _, parameter in self._named))
+            restore(saved, (parameter for _, parameter in self._named))
         self._remember()
 
     def unreduced_now(self) -> list[int]:
@@ -155,7 +160,7 @@ class GradientAccumulation:
         return sorted(i for i in self.unreduced if self._named[i][1].grad is not None)
 
 
-def put_back(saved: SavedGradients, parameters: Iterable[Parameter]) -> None:
-    """Undo what `GradientAccumulation.begin` set aside, over whatever the pass left."""
+def restore(saved: SavedGradients, parameters: Iterable[Parameter]) -> None:
+    """Restore what `GradientAccumulation.begin` saved; what the pass left is dropped."""
     for parameter in parameters:
         parameter.grad = saved.get(parameter)

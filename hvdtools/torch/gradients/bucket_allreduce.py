@@ -1,4 +1,4 @@
-"""One round of all-reduces: the buckets of a model, sent in order and handed back averaged."""
+"""Rounds of all-reduces: each sends every bucket of a model once, in order, and averages it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import functools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import horovod.torch as hvd
 import torch
 from torch.nn import Parameter
 
 from hvdtools.core.log import logger
-from hvdtools.torch.gradients.accumulation import SavedGradients, put_back
-from hvdtools.torch.gradients.buckets import Bucket
+from hvdtools.torch.gradients.accumulation import SavedGradients, restore
+from hvdtools.torch.gradients.buckets import Bucket, BucketLayout
 from hvdtools.torch.gradients.control_flags import (
     ABORT,
     IDLE,
@@ -24,24 +25,24 @@ from hvdtools.torch.gradients.control_flags import (
     FlagReader,
     RoundStatus,
 )
-from hvdtools.torch.gradients.layout import Layout
+from hvdtools.torch.gradients.transport import GradientTransport, Transfer, send_flags
 from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
 
-_STEP_OF_NOTE = 3  # the first learns the order, the second may still compile
+_LOGGED_STEP = 3  # the first step learns the order, the second may still compile
 _LATE = 0.9
 _AT_ITS_END = "all at the end of backward, so that nothing overlaps"
 _UNSEEN = (
-    "unseen when: with torch.compile around the whole model all at the end of backward "
-    "(hvt.compile(model) lets them leave earlier)"
+    "at an unknown point of backward: with torch.compile around the whole model all at its end "
+    "(hvt.compile(model) sends them earlier)"
 )
 
 
 @dataclass(frozen=True)
 class RoundWeight:
-    """What the gradients of a round weigh on this rank.
+    """The weight of this rank's gradients in a round.
 
     Attributes:
-        scale: What `.grad` is to be multiplied by.
+        scale: The factor that `.grad` has yet to be multiplied by.
         weight: The sum of the weights of its passes.
         passes: The number of its passes.
     """
@@ -51,45 +52,83 @@ class RoundWeight:
     passes: int
 
 
-@dataclass
-class AllreduceRound:
-    """One all-reduce of all buckets.
+@dataclass(frozen=True)
+class RoundInputs:
+    """What a backward pass gives to the round that averages its gradients.
 
     Attributes:
-        step: Its number, from 1, the same on every rank.
-        begun_s: When its last backward pass reached the model's output, by
-            time.monotonic(); None if that was not seen.
-        round_weight: None where the script gave no weights.
-        saved: Gradients to put back before they are sent, after a pass of weight 0.
-        idle: True if this rank has no new gradient and only keeps the others company.
-        missing: For each bucket how many parameters have no gradient yet.
-        unused: For each bucket sent, the places without a gradient on this rank.
-        handles: Horovod's handle of each bucket sent.
-        versions: PyTorch's count of in-place changes of each bucket when it was sent.
-        first_left_s: When the first bucket left, before the end of backward or at it.
+        begun_s: When the pass reached the model's output, by time.monotonic();
+            None if that was not seen.
+        weight: None where the script gave no weights.
+        saved: After a pass of weight 0, the gradients that are sent in place of its own.
+        idle: True if this rank has no new gradient and takes part only because
+            the other ranks wait for it.
+    """
+
+    begun_s: float | None
+    weight: RoundWeight | None
+    saved: SavedGradients | None
+    idle: bool
+
+
+class Round(Protocol):
+    """One averaging of all gradients.
+
+    `mark_ready` and, to overlap, `send_ready` while gradients arrive; then
+    `send_rest` and `settle`. `abort` ends it at any time instead.
     """
 
     step: int
-    begun_s: float | None
-    round_weight: RoundWeight | None
-    saved: SavedGradients | None
-    idle: bool
-    missing: list[int]
-    unused: list[list[int]] = field(default_factory=list)
-    handles: list[int] = field(default_factory=list)
-    versions: list[int] = field(default_factory=list)
-    first_left_s: float = 0.0
+    inputs: RoundInputs
+
+    def mark_ready(self, index: int) -> None:
+        """Note that the gradient of parameter `index` has arrived."""
+
+    def send_ready(self) -> None:
+        """Send the next buckets in order, as far as all their gradients have arrived."""
+
+    def send_rest(self) -> None:
+        """Send all other buckets: gradients that have not arrived yet never will."""
+
+    def has_sent(self, index: int) -> bool:
+        """Whether the bucket of parameter `index` has been sent."""
+
+    def settle(self) -> RoundStatus | None:
+        """Wait for all buckets and make every `.grad` the average.
+
+        Returns:
+            The ranks' control flags; None if the host runs ahead of the GPU,
+            and in a job of one rank.
+
+        Raises:
+            HvdtoolsError: The averages are not what the script asked for.
+        """
+
+    def abort(self, next_index: int | None) -> bool:
+        """End a round that an exception cut off, so that no other rank waits for it.
+
+        Args:
+            next_index: A parameter to whose `.grad` the next pass has already
+                added; None if there is none.
+
+        Returns:
+            Whether that gradient was added to a bucket that was being averaged.
+        """
 
 
 class BucketAllreduce:
-    """The buckets of one model, and the rounds in which they travel.
+    """The buckets of one model, and the rounds in which they are averaged.
 
     Args:
         named: (name, parameter) of every parameter, each once, in model order.
         label: Names the all-reduces; the same on every rank.
         bucket_bytes: The size at which a bucket is closed.
-        before_sending: Called with the round's step, a bucket's index and the bucket
-            when it is about to leave.
+        transport: What is put on the wire.
+        before_sending: Called with the round's step, a bucket's index and the
+            bucket just before it is sent.
+
+    Attributes:
+        rounds: How many have begun, aborted ones included.
     """
 
     def __init__(
@@ -98,143 +137,225 @@ class BucketAllreduce:
         *,
         label: str,
         bucket_bytes: float,
+        transport: GradientTransport,
         before_sending: Callable[[int, int, Bucket], None],
     ) -> None:
-        self.layout = Layout(named, bucket_bytes)
         self.rounds = 0
-        self._label = label
-        self._before_sending = before_sending
-        self._on_gpu = any(parameter.is_cuda for _, parameter in named)
+        self.label = label
+        self.transport = transport
+        self.before_sending = before_sending
+        self.layout = BucketLayout(named, bucket_bytes, transport)
+        self.on_gpu = any(parameter.is_cuda for _, parameter in named)
         wanted = os.environ.get("HOROVOD_ENABLE_ASYNC_COMPLETION", "0") not in ("", "0")
-        self._async = wanted and self._on_gpu
-        self._flag_reader = FlagReader(deferred=self._async)
+        self.asynchronous = wanted and self.on_gpu
+        self.flag_reader = FlagReader(deferred=self.asynchronous)
+        self._parameters = [parameter for _, parameter in named]
 
-    def recall(self) -> RoundStatus | None:
-        """The control flags of the round before, where the host runs ahead of the GPU.
+    def read_deferred(self) -> RoundStatus | None:
+        """The control flags of the previous round, where the host runs ahead of the GPU.
 
         Raises:
-            HvdtoolsError: That round was not sound.
+            HvdtoolsError: Its averages were not what the script asked for.
         """
-        return self._flag_reader.recall()
+        return self.flag_reader.read_deferred()
 
-    def open(
-        self,
-        begun_s: float | None,
-        round_weight: RoundWeight | None,
-        saved: SavedGradients | None,
-        *,
-        idle: bool,
-    ) -> AllreduceRound:
-        """Begin a round, as often on every rank. The arguments are `AllreduceRound`'s."""
-        self.layout.refresh()
+    def begin_round(self, inputs: RoundInputs) -> Round:
+        """Begin a round; every rank begins the same number of rounds."""
         self.rounds += 1
-        missing = [len(bucket.parameters) for bucket in self.layout.buckets]
-        return AllreduceRound(self.rounds, begun_s, round_weight, saved, idle, missing)
+        if hvd.size() == 1:
+            return OneRankRound(self.rounds, inputs, self._parameters)
+        self.layout.refresh()
+        return AllreduceRound(self, self.rounds, inputs)
 
-    def send_complete(self, running: AllreduceRound) -> None:
-        """Send the next buckets in order, as far as all their gradients have arrived.
 
-        The last stays until backward has ended: in it every rank learns whether
-        one gave up, and an exception may come after the last gradient.
+class AllreduceRound:
+    """A `Round` that averages over ranks.
+
+    Args:
+        owner: Whose buckets are sent.
+        step: The number of the round, from 1, the same on every rank.
+        inputs: What this rank gives to it.
+    """
+
+    def __init__(self, owner: BucketAllreduce, step: int, inputs: RoundInputs) -> None:
+        self.step = step
+        self.inputs = inputs
+        self._owner = owner
+        self._layout = owner.layout
+        self._buckets = owner.layout.buckets
+        self._missing = [len(bucket.parameters) for bucket in self._buckets]
+        self._unused: list[list[int]] = []  # for each bucket sent, as Bucket.fill returns it
+        self._transfers: list[Transfer] = []  # for each bucket sent
+        self._flags: Transfer | None = None  # of the buckets that do not carry theirs
+        # PyTorch's count of in-place changes of each payload when it was sent.
+        self._versions: list[int] = []
+        self._first_sent_s = 0.0
+
+    def mark_ready(self, index: int) -> None:
+        """As in `Round`."""
+        self._missing[self._layout.bucket_of(index)] -= 1
+
+    def send_ready(self) -> None:
+        """As in `Round`.
+
+        The last bucket stays until backward has ended: in its flags every rank
+        learns of an abort, and an exception may come after the last gradient.
         """
-        while len(running.handles) < len(self.layout.buckets) - 1:
-            if running.missing[len(running.handles)]:
+        while len(self._transfers) < len(self._buckets) - 1:
+            if self._missing[len(self._transfers)]:
                 return
-            self._send_next(running)
+            self._send_next()
 
-    def send_rest(self, running: AllreduceRound) -> None:
-        """Send every bucket that is left: the gradients that have not arrived never will."""
-        while len(running.handles) < len(self.layout.buckets):
-            self._send_next(running)
-        if running.step == _STEP_OF_NOTE:
-            self._note_overlap(running)
+    def send_rest(self) -> None:
+        """As in `Round`."""
+        while len(self._transfers) < len(self._buckets):
+            self._send_next()
+        self._send_separate_flags()
+        if self.step == _LOGGED_STEP:
+            self._log_overlap()
 
-    def _note_overlap(self, running: AllreduceRound) -> None:
-        """Say once how early gradients leave, since what runs decides it, not what was asked."""
-        count = len(self.layout.buckets)
-        if count == 1:
+    def _log_overlap(self) -> None:
+        """Log how early gradients are sent: the model decides it, not the options."""
+        if len(self._buckets) == 1:
             return
-        if running.begun_s is None:
+        begun_s = self.inputs.begun_s
+        if begun_s is None:
             when = _UNSEEN
         else:
-            backward_s = time.monotonic() - running.begun_s
-            share = (running.first_left_s - running.begun_s) / max(backward_s, 1e-9)
+            backward_s = time.monotonic() - begun_s
+            share = (self._first_sent_s - begun_s) / max(backward_s, 1e-9)
             when = f"the first after {share:.0%} of backward" if share < _LATE else _AT_ITS_END
-        logger.info(f"gradients leave in {count} buckets, {when}")
+        logger.info(f"gradients are sent in {len(self._buckets)} buckets, {when}")
 
     @torch.no_grad()
-    def _send_next(self, running: AllreduceRound) -> None:
-        index = len(running.handles)
+    def _send_next(self) -> None:
+        index = len(self._transfers)
         if index == 0:
-            running.first_left_s = time.monotonic()
-        bucket = self.layout.buckets[index]
-        if running.saved is not None:
-            put_back(running.saved, bucket.parameters)
-        round_weight = running.round_weight
-        running.unused.append(bucket.fill(1.0 if round_weight is None else round_weight.scale))
-        if round_weight is not None:
-            weighed = {WEIGHTED: 1.0, WEIGHT: round_weight.weight, PASSES: round_weight.passes}
-            bucket.set_flags({**weighed, IDLE: float(running.idle)})
-        elif running.idle:
-            # If the others gave weights, this rank's is 0.
+            self._first_sent_s = time.monotonic()
+        bucket, inputs = self._buckets[index], self.inputs
+        if inputs.saved is not None:
+            restore(inputs.saved, bucket.parameters)
+        self._unused.append(bucket.fill(1.0 if inputs.weight is None else inputs.weight.scale))
+        if inputs.weight is not None:
+            weighted = {WEIGHTED: 1.0, WEIGHT: inputs.weight.weight, PASSES: inputs.weight.passes}
+            bucket.set_flags({**weighted, IDLE: float(inputs.idle)})
+        elif inputs.idle:
+            # If the other ranks gave weights, this rank's is 0.
             bucket.set_flags({PASSES: 1.0, IDLE: 1.0})
-        self._before_sending(running.step, index, bucket)
-        running.versions.append(bucket.flat._version)
-        running.handles.append(self._allreduce(index))
+        self._owner.before_sending(self.step, index, bucket)
+        self._versions.append(bucket.payload._version)
+        self._send(bucket)
 
-    def _allreduce(self, index: int) -> int:
-        name = f"{self._label}.bucket{index}"
-        handle: int = hvd.allreduce_async_(
-            self.layout.buckets[index].flat, name=name, op=hvd.Average
-        )
-        return handle
+    def _send(self, bucket: Bucket) -> None:
+        name = f"{self._owner.label}.bucket{len(self._transfers)}"
+        self._transfers.append(self._owner.transport.send(bucket.payload, name))
 
     @torch.no_grad()
-    def settle(self, running: AllreduceRound) -> RoundStatus | None:
-        """Wait for all buckets and make every `.grad` the average.
+    def _send_separate_flags(self) -> None:
+        rows = [b.separate_flags for b in self._buckets if b.separate_flags is not None]
+        if rows and self._flags is None:
+            self._flags = send_flags(rows, f"{self._owner.label}.flags")
 
-        Returns:
-            What the ranks signalled; None if the host runs ahead of the GPU.
+    def has_sent(self, index: int) -> bool:
+        """As in `Round`."""
+        return bool(self._transfers) and self._layout.bucket_of(index) < len(self._transfers)
 
-        Raises:
-            HvdtoolsError: The round is not sound.
-        """
-        self._wait(running)
-        for bucket, unused in zip(self.layout.buckets, running.unused, strict=True):
-            if running.round_weight is not None or running.idle:
+    @torch.no_grad()
+    def settle(self) -> RoundStatus | None:
+        """As in `Round`."""
+        self._wait()
+        for transfer in self._all_transfers():
+            transfer.unpack()
+        for bucket, unused in zip(self._buckets, self._unused, strict=True):
+            if self.inputs.weight is not None or self.inputs.idle:
                 bucket.divide_by_weight()
             bucket.give_back(unused)
-        # Buckets leave in order: if another rank gave up, the last one knows.
-        return self._flag_reader.listen(self.layout.buckets[-1].flags)
+        # Buckets are sent in order, so the last one has the flags of an abort.
+        return self._owner.flag_reader.read(self._buckets[-1].flags)
 
-    def _wait(self, running: AllreduceRound) -> None:
-        for index, handle in enumerate(running.handles):
-            with waiting(functools.partial(self._describe, running.step, index)):
-                wait_for(handle, on_gpu=self._on_gpu)
-        if self._async:
+    def _all_transfers(self) -> list[Transfer]:
+        return [*self._transfers, *([self._flags] if self._flags else [])]
+
+    def _wait(self) -> None:
+        for index, transfer in enumerate(self._all_transfers()):
+            with waiting(functools.partial(self._describe, index)):
+                for handle in transfer.handles:
+                    wait_for(handle, on_gpu=self._owner.on_gpu)
+        if self._owner.asynchronous:
             join_default_stream()
 
-    def _describe(self, step: int, index: int) -> str:
-        buckets = self.layout.buckets
-        names = " to ".join(self.layout.ends_of(index))
-        model = self._label.rpartition(".")[2]
-        return f"bucket {index + 1} of {len(buckets)} ({names}) of model {model} in step {step}"
+    def _describe(self, index: int) -> str:
+        model = self._owner.label.rpartition(".")[2]
+        count = len(self._buckets)
+        if index == count:
+            return f"the control flags of model {model} in step {self.step}"
+        names = " to ".join(self._layout.ends_of(index))
+        return f"bucket {index + 1} of {count} ({names}) of model {model} in step {self.step}"
 
     @torch.no_grad()
-    def abort(self, running: AllreduceRound) -> None:
-        """End a round that an exception cut off, so that no other rank waits for it.
+    def abort(self, next_index: int | None) -> bool:
+        """As in `Round`.
 
         The script may have cleared gradients since, and the next pass may have
-        begun to add to them: what is left is sent as zeros from new buffers.
+        begun to add to them: the other buckets are sent as zeros from new buffers.
         """
-        sent = self.layout.buckets[: len(running.handles)]
-        for index in range(len(sent), len(self.layout.buckets)):
-            bucket = self.layout.buckets[index]
+        sent = self._buckets[: len(self._transfers)]
+        mixed = next_index is not None and self._layout.holds_gradient(next_index, len(sent))
+        for bucket in self._buckets[len(sent) :]:
             bucket.allocate()
             bucket.flags[ABORT] = 1
-            running.handles.append(self._allreduce(index))
-        self._wait(running)
-        for bucket, version in zip(sent, running.versions, strict=True):
+            self._send(bucket)
+        self._send_separate_flags()
+        self._wait()
+        for bucket, version in zip(sent, self._versions, strict=True):
             # zero_grad(set_to_none=False) met an all-reduce under way: it meant zeros.
-            if bucket.flat._version != version:
+            if bucket.payload._version != version:
                 bucket.clear_gradients()
+        return mixed
+
+
+class OneRankRound:
+    """A `Round` in a job of one rank: nothing is sent, and weighted passes are averaged.
+
+    Args:
+        step: The number of the round, from 1.
+        inputs: What the passes left.
+        parameters: Of the model.
+    """
+
+    def __init__(self, step: int, inputs: RoundInputs, parameters: Sequence[Parameter]) -> None:
+        self.step = step
+        self.inputs = inputs
+        self._parameters = parameters
+
+    def mark_ready(self, index: int) -> None:
+        """Nothing waits for it."""
+
+    def send_ready(self) -> None:
+        """Nothing is sent."""
+
+    def send_rest(self) -> None:
+        """Nothing is sent."""
+
+    def has_sent(self, index: int) -> bool:
+        """Nothing is sent."""
+        return False
+
+    @torch.no_grad()
+    def settle(self) -> RoundStatus | None:
+        """Make every `.grad` the weighted mean over the passes; nothing without weights."""
+        weight = self.inputs.weight
+        if weight is None:
+            return None
+        RoundStatus(0, 1, weight.weight, weight.passes, 0, 0).require_sound(late=False)
+        if self.inputs.saved is not None:
+            restore(self.inputs.saved, self._parameters)
+        factor = weight.scale * weight.passes / weight.weight
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if factor != 1 and gradients:
+            torch._foreach_mul_(gradients, factor)
+        return None
+
+    def abort(self, next_index: int | None) -> bool:
+        """Nobody waits."""
+        return False

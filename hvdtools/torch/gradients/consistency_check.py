@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from hvdtools.core.agreement import Differences, describe_differences, divergence_error
 from hvdtools.core.log import logger
 from hvdtools.core.text import ranks_text
-from hvdtools.torch.checksum import Comparison, checksum, checksums, joint_checksum
+from hvdtools.torch.checksum import Comparison, checksum, checksums, combined_checksum
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.control_flags import NONFINITE, RoundStatus
 from hvdtools.torch.waiting import waiting
@@ -40,15 +40,15 @@ class _Due:
 class ConsistencyCheck:
     """Compares one model's weights and averaged gradients over ranks, in some steps.
 
-    In a step that is due, before a bucket leaves its gradients are looked at
-    for NaN and infinity; after the last, the checksums of the weights and of
-    the averages, one a bucket, start on their way, and are read when the next
-    step begins.
+    In a step that is due, the gradients of each bucket are checked for NaN and
+    infinity before it is sent. After the round, the comparison of checksums of
+    weights and averages, one of each per bucket, starts; it is read when the
+    next step begins.
 
     Args:
         named: (name, parameter) of every parameter of the model.
         label: Names the messages; the same on every rank.
-        every: Steps between two proofs; the first three always, none if 0.
+        every: Steps between two checks, and the first three; 0 for none.
     """
 
     def __init__(self, named: Sequence[tuple[str, Parameter]], *, label: str, every: int) -> None:
@@ -57,7 +57,7 @@ class ConsistencyCheck:
         self._every = every if hvd.size() > 1 else 0
         self._bad: list[Tensor] = []  # for each bucket sent, shape (): not all is finite
         self._due: _Due | None = None
-        self._doubted = 0
+        self._required = 0
         _watch_exit()
         _checks.add(self)
 
@@ -65,28 +65,28 @@ class ConsistencyCheck:
         """Whether step `step`, from 1, has a consistency check."""
         if not self._every:
             return False
-        return step <= _FIRST_STEPS or step % self._every == 0 or step == self._doubted
+        return step <= _FIRST_STEPS or step % self._every == 0 or step == self._required
 
-    def doubt(self, step: int) -> None:
-        """Have a consistency check in step `step` as well; every rank must ask for it."""
-        self._doubted = step
+    def require_check(self, step: int) -> None:
+        """Check in step `step` as well; every rank must ask for it."""
+        self._required = step
 
     def before_sending(self, step: int, index: int, bucket: Bucket) -> None:
-        """Note in the control flags of bucket `index` if a gradient of this rank is not finite."""
+        """Set the control flag of bucket `index` if a gradient of this rank is not finite."""
         if not self.due(step):
             return
-        # A sum is NaN or infinite where an element is, and takes one reading.
+        # A sum is NaN or infinite if an element is, and reads each once.
         bad = ~torch.isfinite(bucket.gradients.sum())
         earlier = self._bad if index else []
         self._bad = [*earlier, bad]
-        # The tail of the last bucket is read: it speaks for all.
-        bucket.flags[NONFINITE] = sum(each.to(bad.device, bucket.dtype) for each in self._bad)
+        # Only the flags of the last bucket are read: they count for all.
+        bucket.flags[NONFINITE] = sum(each.to(bad.device, bucket.flags.dtype) for each in self._bad)
 
     def after(self, step: int, status: RoundStatus | None, buckets: Sequence[Bucket]) -> None:
         """Start the comparison of a step that is due; name the ranks whose gradients were bad."""
         if not self.due(step):
             return
-        weights = [joint_checksum(bucket.parameters) for bucket in buckets]
+        weights = [combined_checksum(bucket.parameters) for bucket in buckets]
         averages = [checksum(bucket.gradients) for bucket in buckets]
         numbers = torch.stack([number.to(weights[0].device) for number in (*weights, *averages)])
         self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.proof"))
@@ -156,7 +156,7 @@ class ConsistencyCheck:
             return  # another rank failed, and says why
 
     def _in_words(self, due: _Due, differences: Differences) -> str:
-        """Which ranks differ in which weights; looked for one by one, as they are by now."""
+        """Which ranks differ in which weights, compared one by one as they are now."""
         count = len(due.buckets)
         suspects = [
             p for place in differences if place < count for p in due.buckets[place].parameters

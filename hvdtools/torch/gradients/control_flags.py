@@ -1,8 +1,8 @@
-"""What the ranks tell each other in the tail of every bucket.
+"""The control flags: what ranks tell each other with every bucket.
 
-A few numbers travel with the gradients and are averaged like them, so that
-they cost no message of their own. The tail of the last bucket of a round, in
-which every rank has said all it knows, is read by all.
+A few numbers are averaged over ranks like the gradients, in the tail of their
+payload where the transport carries them (`transport.py`). The flags of the
+last bucket of a round are read: by then every rank has set all it knows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from hvdtools.core.errors import HvdtoolsError
 
-# The places of the tail. Averaged over ranks they hold:
-ABORT = 0  # above 0 if some rank gave the pass up
+# The slots. Averaged over ranks they hold:
+ABORT = 0  # above 0 if some rank aborted the pass
 WEIGHTED = 1  # the share of ranks whose gradients are weighted
 WEIGHT = 2  # the mean of their weights, summed over the passes that added up
 PASSES = 3  # the mean number of those passes
@@ -27,7 +27,7 @@ SLOTS = 6
 
 @dataclass(frozen=True)
 class RoundStatus:
-    """The tail of the last bucket, averaged over ranks."""
+    """The control flags of the last bucket, averaged over ranks."""
 
     abort: float
     weighted: float
@@ -55,7 +55,7 @@ class RoundStatus:
             late: True if this rank may have stepped on them already.
 
         Raises:
-            HvdtoolsError: A rank gave up, only some ranks gave a weight, or the
+            HvdtoolsError: A rank aborted, only some ranks gave a weight, or the
                 weights add up to 0.
         """
         reason = self._unsound()
@@ -71,11 +71,11 @@ class RoundStatus:
     def _unsound(self) -> str | None:
         if self.abort > 0:
             return (
-                "Another rank gave up this backward pass half way, on an exception of its own (its "
-                "message is in its own output), so the gradients are incomplete on every rank: "
-                "skip this batch on all ranks, or end the job."
+                "Another rank aborted this backward pass after an exception (its output has the "
+                "message), so the gradients are incomplete on every rank: skip this batch on all "
+                "ranks, or end the job."
             )
-        # Counted, since an average of ones can miss 1 by a rounding.
+        # Counted, since an average of ones may be rounded to a number other than 1.
         ranks_weighted = round(self.weighted * hvd.size())
         if 0 < ranks_weighted < hvd.size() - self.ranks_idle:
             return (
@@ -92,47 +92,45 @@ class RoundStatus:
 
 
 class FlagReader:
-    """Reads the tail of each round's last bucket.
+    """Reads the control flags of each round's last bucket.
 
     Args:
         deferred: True where the host runs ahead of the GPU. Reading at once
-            would make it wait in every step, so the tail is read at the next.
+            would make it wait in every step, so they are read in the next.
     """
 
     def __init__(self, *, deferred: bool) -> None:
         self._deferred = deferred
-        self._probe: tuple[Tensor, torch.cuda.Event] | None = None
+        self._deferred_flags: tuple[Tensor, torch.cuda.Event] | None = None
 
-    def listen(self, tail: Tensor) -> RoundStatus | None:
-        """The averaged tail, shape (SLOTS,), of a round that this rank did not give up.
-
-        None if it was put off.
+    def read(self, flags: Tensor) -> RoundStatus | None:
+        """The status from averaged control flags, shape (SLOTS,); None if it is deferred.
 
         Raises:
             HvdtoolsError: The round is not sound.
         """
         if not self._deferred:
-            status = RoundStatus(*tail.tolist())
+            status = RoundStatus(*flags.tolist())
             status.require_sound(late=False)
             return status
-        copy = torch.empty(SLOTS, dtype=tail.dtype, device="cpu", pin_memory=True)
-        copy.copy_(tail, non_blocking=True)
+        copy = torch.empty(SLOTS, dtype=flags.dtype, device="cpu", pin_memory=True)
+        copy.copy_(flags, non_blocking=True)
         event = torch.cuda.Event()
         event.record()
-        self._probe = (copy, event)
+        self._deferred_flags = (copy, event)
         return None
 
-    def recall(self) -> RoundStatus | None:
-        """What `listen` put off in the round before, once; None if it did not.
+    def read_deferred(self) -> RoundStatus | None:
+        """What `read` deferred in the previous round, once; None if it did not.
 
         Raises:
             HvdtoolsError: That round was not sound; again with every call.
         """
-        if self._probe is None:
+        if self._deferred_flags is None:
             return None
-        copy, event = self._probe
+        copy, event = self._deferred_flags
         event.synchronize()
         status = RoundStatus(*copy.tolist())
         status.require_sound(late=True)
-        self._probe = None
+        self._deferred_flags = None
         return status

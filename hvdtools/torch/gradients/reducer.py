@@ -1,24 +1,30 @@
-"""Average gradients over ranks while backward runs, and hand them over when it returns.
+"""Average gradients over ranks while backward runs; `.grad` is the average when it returns.
 
-The life of a backward pass:
+The reducer is a state machine over the backward passes of one model. An event
+comes from a hook, from the end of a graph task or from the optimizer:
 
-1. A gradient reaches the model's output, or the first parameter: `_begin`
-   remembers the graph task and queues `_finish` for its end.
-2. Each parameter's hook counts its bucket down; buckets that are complete are
-   sent, strictly in index order, so that all ranks send the same sequence. The
-   last waits for step 3.
-3. At the end of the pass `_finish` sends what is left (zeros where this rank
-   had no gradient).
-4. Once every model of the pass has done so, `_settle` waits for all buckets and
-   hands the averages to `.grad`.
+    state    event                                   action                             next
+    idle     first gradient of a graph task          begin a pass (`_begin`)            running
+    running  gradient of a parameter                 count it, send complete buckets    running
+    running  gradient inside a nested graph task     the same; overlap no more          running
+    running  end of task, no parameter had one       forget the pass                    idle
+    running  end of task, the pass accumulates       add it to the accumulation         idle
+    running  end of task, the pass sends             send the other buckets             sent
+    sent     end of task, all models have sent       wait, average `.grad` (`_settle`)  idle
+    idle     step() without a new gradient           a whole round of zeros             idle
+    running  gradient of another task, or step():    abort (`_end_stale`): send the     idle
+    or sent  an exception ended the pass's task      other buckets, abort flag set
 
-An exception in backward skips steps 3 and 4. Other ranks may be waiting for the
-buckets that were not sent: the next pass or optimizer step finds the stale
-task and ends it (`_end_stale`), which sends the rest with the abort flag
-raised, so that every rank learns of it.
+A pass accumulates under `no_sync()` and before the last of `accumulate`; other
+passes send. Buckets are sent strictly in index order, so that all ranks send
+the same sequence, and the last one not before the end of the task. A gradient
+that torch.autograd.grad computes reaches the output but no parameter: hence
+the passes that are forgotten. An aborted round is finished because other ranks
+wait for its buckets: the abort flag tells them.
 
-The parts: `accumulation` keeps what adds up before it is sent and what it weighs,
-`bucket_allreduce` the buckets of one round, `consistency_check` what is compared in some steps.
+`autograd_hooks` reports the events. `accumulation` has what adds up before it
+is sent, and its weight; `bucket_allreduce` one round of averaging;
+`transport` what is put on the wire; `consistency_check` what is compared.
 """
 
 from __future__ import annotations
@@ -30,18 +36,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import horovod.torch as hvd
-import torch
 from torch.nn import Parameter
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import logger
-from hvdtools.torch.gradients.accumulation import GradientAccumulation, SavedGradients, put_back
-from hvdtools.torch.gradients.backward import at_end_of_backward, current_task, is_nested
-from hvdtools.torch.gradients.bucket_allreduce import AllreduceRound, BucketAllreduce, RoundWeight
+from hvdtools.torch.batch_weight import current_weight
+from hvdtools.torch.gradients.accumulation import GradientAccumulation, SavedGradients, restore
+from hvdtools.torch.gradients.autograd_hooks import (
+    at_end_of_backward,
+    current_task,
+    hook_parameter,
+    is_nested,
+    require_reducible,
+)
+from hvdtools.torch.gradients.bucket_allreduce import (
+    BucketAllreduce,
+    Round,
+    RoundInputs,
+    RoundWeight,
+)
 from hvdtools.torch.gradients.consistency_check import ConsistencyCheck
 from hvdtools.torch.gradients.control_flags import RoundStatus
-from hvdtools.torch.gradients.hooks import listen, refuse_unreducible
-from hvdtools.torch.weighting import current_weight
+from hvdtools.torch.gradients.transport import GradientTransport
 
 
 @dataclass
@@ -50,11 +66,12 @@ class _Pass:
 
     Attributes:
         task: Its graph task.
-        sends: True if its gradients go over the wire at its end.
-        weight: How much it counts; None where the script gave no weight.
-        saved: Gradients to put back at its end, if its own count for nothing.
+        sends: True if its gradients are averaged at its end.
+        weight: None where the script gave none.
+        saved: After weight 0, the gradients to restore at its end.
         problem: Why it is refused; None if it is not.
-        round: The round of all-reduces that it fills; None if it sends nothing.
+        round: The round that it fills, from its first parameter's gradient on;
+            None if it accumulates.
         seen: The parameters whose gradient has arrived, by index.
         begun_s: When it reached the model's output, by time.monotonic(); None if
             that was not seen.
@@ -65,20 +82,26 @@ class _Pass:
     weight: float | None
     saved: SavedGradients | None
     problem: str | None = None
-    round: AllreduceRound | None = None
+    round: Round | None = None
     seen: set[int] = field(default_factory=set)
     begun_s: float | None = None
 
 
 class Reducer:
-    """The hooks on one model's parameters, and what they do.
+    """The state machine of one model.
 
     Args:
         named: (name, parameter) of every parameter, each once, in model order.
         label: Names this reducer's all-reduces; the same on every rank.
         accumulate: Backward passes for each all-reduce.
         bucket_bytes: The size at which a bucket is closed.
-        check_every: Steps between two proofs that the replicas are equal.
+        check_every: Steps between two consistency checks.
+        transport: What is put on the wire.
+
+    Attributes:
+        paused: The depth of `no_sync()`.
+        rounds: How often gradients were averaged, also in a job of one rank.
+        last_weight: This rank's weight in the last round; 1 without weights.
     """
 
     def __init__(
@@ -89,38 +112,35 @@ class Reducer:
         accumulate: int,
         bucket_bytes: float,
         check_every: int,
+        transport: GradientTransport,
     ) -> None:
         self.accumulate = accumulate
-        self.paused = 0  # depth of no_sync()
-        self.rounds = 0  # of averaging, whether or not there is anybody to average with
+        self.paused = 0
+        self.rounds = 0
         self.last_weight = 1.0
         self._named = list(named)
-        self._alone = hvd.size() == 1
         self._lock = threading.RLock()  # one autograd thread per device calls the hooks
         self._check = ConsistencyCheck(self._named, label=label, every=check_every)
         self._allreduce = BucketAllreduce(
             self._named,
             label=label,
             bucket_bytes=bucket_bytes,
+            transport=transport,
             before_sending=self._check.before_sending,
         )
         self._accumulation = GradientAccumulation(self._named)
-        self._pass: _Pass | None = None
-        # Until one whole pass was seen, nothing is sent before its end, and never
-        # once a nested pass was seen: there a parameter can get gradients twice.
+        self._pass: _Pass | None = None  # None: idle
+        # Nothing is sent before the end of the first pass, and never again once
+        # a nested pass was seen: there a parameter can get gradients twice.
         self._overlap = False
         self._saw_nested = False
         for index, (_, parameter) in enumerate(self._named):
-            listen(parameter, self, index)
+            hook_parameter(parameter, self, index)
 
-    # -- one backward pass -------------------------------------------------
+    # -- events of autograd ------------------------------------------------------
 
     def on_output_gradient(self) -> None:
-        """Called when a gradient reaches the model's output.
-
-        It may be torch.autograd.grad that runs, which adds nothing to any
-        parameter: a pass without a parameter's gradient is forgotten at its end.
-        """
+        """A gradient reached the model's output."""
         with self._lock:
             task = current_task()
             known = self._pass is not None and self._pass.task == task
@@ -128,45 +148,73 @@ class Reducer:
                 self._begin(task)
 
     def on_parameter_gradient(self, index: int) -> None:
-        """Called after a gradient was added to parameter `index`."""
+        """A gradient was added to parameter `index`.
+
+        Raises:
+            HvdtoolsError: It cannot be averaged, or the pass is refused.
+        """
         with self._lock:
-            task = current_task()
-            if self._pass is None or self._pass.task != task:
-                self._enter(task, index)
-            assert self._pass is not None
-            if self._pass.problem is not None and not self._pass.seen:
-                self._refuse(self._pass, index)
-            refuse_unreducible(*self._named[index])
-            if index in self._pass.seen:
-                self._refuse_late(index)
+            running = self._pass_of(current_task(), index)
+            if running.problem is not None and not running.seen:
+                running.seen.add(index)
+                self._begin_round(running)  # to be aborted, so that all ranks know
+                raise HvdtoolsError(running.problem)
+            require_reducible(*self._named[index])
+            if index in running.seen:
+                self._require_unsent(running, index)
                 return
-            self._pass.seen.add(index)
-            if self._pass.sends and not self._alone:
-                self._count_down(self._pass, index)
+            running.seen.add(index)
+            round_ = self._begin_round(running)
+            if round_ is not None:
+                round_.mark_ready(index)
+                if self._overlap:
+                    round_.send_ready()
 
-    def _count_down(self, running: _Pass, index: int) -> None:
-        if running.round is None:
-            running.round = self._open(running)
-        running.round.missing[self._allreduce.layout.bucket_of(index)] -= 1
-        if self._overlap:
-            self._allreduce.send_complete(running.round)
+    def _on_end_of_task(self, task: int) -> None:
+        with self._lock:
+            running = self._pass
+            if running is None or running.task != task:
+                return
+            if running.round is not None:
+                running.round.send_rest()
+                # Once the other models of this backward pass have sent theirs:
+                # on another rank they may come first, and would wait for ever.
+                at_end_of_backward(functools.partial(self._on_all_sent, running))
+                return
+            self._pass = None
+            if running.seen:
+                self._accumulation.add(
+                    running.seen, running.weight, running.saved, counts=not self.paused
+                )
+            elif running.saved is not None:
+                restore(running.saved, self._parameters())
 
-    def _enter(self, task: int, index: int) -> None:
-        """A gradient from another graph task than the last: a nested pass, or a new one."""
-        nested = is_nested()
-        if nested and self._pass is not None:
-            self._saw_nested = True
-            self._overlap = False
-            return
-        if nested:
+    def _on_all_sent(self, running: _Pass) -> None:
+        with self._lock:
+            if self._pass is running:
+                self._pass = None
+                self._settle(running)
+
+    # -- what they do ------------------------------------------------------------
+
+    def _pass_of(self, task: int, index: int) -> _Pass:
+        """The pass that a parameter's gradient belongs to: the running one, or a new one."""
+        if self._pass is not None and self._pass.task == task:
+            return self._pass
+        if not is_nested():
+            return self._begin(task, first=index)
+        if self._pass is None:
             raise HvdtoolsError(
                 f"Re-entrant checkpointing reached parameter {self._named[index][0]} before any "
                 "gradient reached the output of the prepared model: call the model that was given "
                 "to prepare(), or use checkpoint(..., use_reentrant=False)."
             )
-        self._begin(task, first=index)
+        self._saw_nested = True
+        self._overlap = False
+        return self._pass
 
-    def _begin(self, task: int, first: int | None = None) -> None:
+    def _begin(self, task: int, first: int | None = None) -> _Pass:
+        """Begin a pass; `first` is a parameter that already has its gradient of it."""
         problem = self._end_stale(first)
         self._accumulation.forget_discarded(first)
         sends = not self.paused and self._accumulation.counted + 1 >= self.accumulate
@@ -175,116 +223,70 @@ class Reducer:
         saved = None if problem else self._accumulation.begin(weight, first)
         begun_s = time.monotonic() if first is None else None
         self._pass = _Pass(task, sends, weight, saved, problem, begun_s=begun_s)
-        at_end_of_backward(functools.partial(self._finish, task))
+        at_end_of_backward(functools.partial(self._on_end_of_task, task))
+        return self._pass
 
-    def _refuse(self, running: _Pass, index: int) -> None:
-        """Raise what is wrong with a pass, now that it is one and not torch.autograd.grad's."""
-        running.seen.add(index)
-        if running.sends and not self._alone:
-            running.round = self._open(running)  # to be abandoned, so that all ranks know
-        raise HvdtoolsError(running.problem)
+    def _begin_round(self, running: _Pass) -> Round | None:
+        """The round of a pass that sends, begun with its first gradient; None if it accumulates.
 
-    def _open(self, running: _Pass) -> AllreduceRound:
-        """Begin a round; what was put off in the one before is read first.
+        What the round before deferred is read first.
 
         Raises:
             HvdtoolsError: That round was not sound, or replicas diverged: on
-                every rank, so that nobody waits for this one.
+                every rank, so that no rank waits for this round.
         """
+        if running.round is not None or not running.sends:
+            return running.round
         try:
-            status = self._allreduce.recall()
+            status = self._allreduce.read_deferred()
             if status is not None:
                 self._check.name_nonfinite(status)
                 if status.some_idle:
-                    self._check.doubt(self._allreduce.rounds + 1)
+                    self._check.require_check(self._allreduce.rounds + 1)
             self._check.conclude()
         except HvdtoolsError:
             self._pass = None
             raise
-        # With nothing added up before, a pass of weight 0 has nothing to send.
-        saved = running.saved if self._accumulation.passes or running.saved is None else {}
-        idle = not running.seen
-        return self._allreduce.open(running.begun_s, self._round_weight(running), saved, idle=idle)
-
-    def _round_weight(self, running: _Pass) -> RoundWeight | None:
         accumulation = self._accumulation
-        if running.weight is None or accumulation.scale is None:
-            return None
-        return RoundWeight(
-            accumulation.scale, accumulation.weight + running.weight, accumulation.passes + 1
-        )
-
-    def _finish(self, task: int) -> None:
-        with self._lock:
-            running = self._pass
-            if running is None or running.task != task:
-                return
-            if running.seen and running.sends:
-                if running.round is not None:
-                    self._allreduce.send_rest(running.round)
-                # Once the other models of this backward pass have sent theirs: on
-                # another rank they may come first, and waiting now would be for ever.
-                at_end_of_backward(functools.partial(self._settle, running))
-                return
-            self._pass = None
-            if running.seen:
-                self._accumulation.add(
-                    running.seen, running.weight, running.saved, counts=not self.paused
-                )
-            else:
-                self._put_back(running)
+        weight = None
+        if running.weight is not None and accumulation.scale is not None:
+            total = accumulation.weight + running.weight
+            weight = RoundWeight(accumulation.scale, total, accumulation.passes + 1)
+        # With nothing accumulated before, a pass of weight 0 has nothing to send.
+        saved = running.saved if accumulation.passes or running.saved is None else {}
+        inputs = RoundInputs(running.begun_s, weight, saved, idle=not running.seen)
+        running.round = self._allreduce.begin_round(inputs)
+        return running.round
 
     def _settle(self, running: _Pass) -> None:
-        with self._lock:
-            if self._pass is running:
-                self._pass = None
-                self._reduce(running)
-
-    def _reduce(self, running: _Pass) -> None:
-        """Average what the pass and those before it left."""
-        round_weight = self._round_weight(running)
+        """Average the gradients of the pass and of those accumulated before it."""
+        round_ = running.round
+        assert round_ is not None
         self.rounds += 1
-        self.last_weight = 1.0 if round_weight is None else round_weight.weight
+        weight = round_.inputs.weight
+        self.last_weight = 1.0 if weight is None else weight.weight
         try:
-            if running.round is not None:
-                status = self._allreduce.settle(running.round)
-                self._note_idle(status, running.round)
-                self._check.after(running.round.step, status, self._allreduce.layout.buckets)
-            elif round_weight is not None:
-                self._settle_alone(running, round_weight)
+            status = round_.settle()
+            self._log_idle(status, round_)
+            self._check.after(round_.step, status, self._allreduce.layout.buckets)
         except HvdtoolsError:
-            self._accumulation.clear()
-            self._accumulation.unreduced = set(running.seen)
+            self._accumulation.discard(running.seen)
             raise
         self._accumulation.clear()
         if running.seen:
             self._overlap = not self._saw_nested
 
-    def _note_idle(self, status: RoundStatus | None, last: AllreduceRound) -> None:
-        """Where some ranks had no gradient: they say so, and all look whether that did harm."""
+    def _log_idle(self, status: RoundStatus | None, round_: Round) -> None:
+        """Where some ranks had no gradient, those log it and all check whether it did harm."""
         if status is not None and status.some_idle:
-            self._check.doubt(last.step + 1)
-        if last.idle and (status is None or status.some_idle):
+            self._check.require_check(round_.step + 1)
+        if round_.inputs.idle and (status is None or status.some_idle):
             logger.warning(
-                f"rank {hvd.rank()} came to step() {last.step} without a new gradient: its loss "
+                f"rank {hvd.rank()} came to step() {round_.step} without a new gradient: its loss "
                 "touched no parameter, or it ran no backward(). It counts as zeros; with clipping "
                 "or a GradScaler, which look at gradients before step(), let every loss touch the "
                 "model (+ 0 * output.sum())."
             )
-
-    @torch.no_grad()
-    def _settle_alone(self, running: _Pass, round_weight: RoundWeight) -> None:
-        """The weighted mean over the passes of a job of one rank."""
-        RoundStatus(0, 1, round_weight.weight, round_weight.passes, 0, 0).require_sound(late=False)
-        self._put_back(running)
-        factor = round_weight.scale * round_weight.passes / round_weight.weight
-        gradients = [p.grad for _, p in self._named if p.grad is not None]
-        if factor != 1 and gradients:
-            torch._foreach_mul_(gradients, factor)
-
-    def _put_back(self, running: _Pass) -> None:
-        if running.saved is not None:
-            put_back(running.saved, (parameter for _, parameter in self._named))
 
     def _end_stale(self, first: int | None) -> str | None:
         """End the pass that an exception cut off, if there is one.
@@ -293,34 +295,43 @@ class Reducer:
             first: A parameter that already has its gradient of the next pass.
 
         Returns:
-            Why the next pass cannot go on; None if it can.
+            Why the next pass cannot be averaged; None if it can.
         """
         stale, self._pass = self._pass, None
         if stale is None:
             return None
         if not stale.seen:
-            self._put_back(stale)
+            if stale.saved is not None:
+                restore(stale.saved, self._parameters())
             return None
         if not stale.sends:
-            saved = None if self._cleared(stale.seen) else stale.saved
+            gradients = (self._named[index][1].grad for index in stale.seen)
+            # If the script dropped what the pass left, it dropped what was saved for it, too.
+            cleared = all(gradient is None or not gradient.any() for gradient in gradients)
+            saved = None if cleared else stale.saved
             self._accumulation.add(stale.seen, stale.weight, saved, counts=not self.paused)
             return None
-        self._accumulation.clear()
-        self._accumulation.unreduced = set(stale.seen)
-        if stale.round is None:
-            return None
-        sent = len(stale.round.handles)
-        mixed = first is not None and self._allreduce.layout.holds(first, sent=sent)
-        self._allreduce.abort(stale.round)
-        if first is None or not mixed:
+        self._accumulation.discard(stale.seen)
+        if stale.round is None or not stale.round.abort(first) or first is None:
             return None
         return (
-            f"After an exception in backward(), the gradient of {self._named[first][0]} met an "
-            "all-reduce still under way: use zero_grad(set_to_none=True), or call the model "
-            "that was given to prepare()."
+            f"After an exception in backward(), a new gradient of {self._named[first][0]} was "
+            "added to an all-reduce still under way: use zero_grad(set_to_none=True), or call the "
+            "model that was given to prepare()."
         )
 
-    # -- what the optimizer may see ------------------------------------------
+    def _require_unsent(self, running: _Pass, index: int) -> None:
+        """Raise at a second gradient for one parameter in one pass, if its bucket was sent."""
+        if running.round is not None and running.round.has_sent(index):
+            raise HvdtoolsError(
+                f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
+                "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."
+            )
+
+    def _parameters(self) -> list[Parameter]:
+        return [parameter for _, parameter in self._named]
+
+    # -- events of the optimizer ---------------------------------------------------
 
     def require_reduced(self) -> None:
         """Raise if some `.grad` is this rank's own and not the average.
@@ -331,48 +342,32 @@ class Reducer:
         """
         with self._lock:
             self._end_stale(None)
-            waiting = self._accumulation.unreduced_now()
-            if not waiting:
+            unreduced = self._accumulation.unreduced_now()
+            if not unreduced:
                 return
             done = f"{self._accumulation.counted} of {self.accumulate} backward passes are done"
             raise HvdtoolsError(
-                f"step() would use gradients that are not averaged over ranks ({len(waiting)} "
-                f"parameters, {self._named[waiting[0]][0]} first; {done}): call step() after "
+                f"step() would use gradients that are not averaged over ranks ({len(unreduced)} "
+                f"parameters, {self._named[unreduced[0]][0]} first; {done}): call step() after "
                 "the backward() that averages, which is the last of `accumulate` or the first "
                 "outside no_sync(), or drop them with zero_grad(). (Groups of passes that end "
                 "with a shorter one are for no_sync().)"
             )
 
     def reduce_nothing(self) -> None:
-        """Take part in the others' round although this rank has no new gradient.
+        """Take part in the other ranks' round although this rank has no new gradient.
 
         They would wait for it, and then take its next gradients for this step's.
         """
         with self._lock:
             self._accumulation.forget_discarded(None)
-            if self._alone or self.paused or self._accumulation.passes:
+            if hvd.size() == 1 or self.paused or self._accumulation.passes:
                 return
             if not any(parameter.requires_grad for _, parameter in self._named):
                 return
             weight = current_weight()
-            running = _Pass(-1, True, weight, self._accumulation.begin(weight, None))
-            running.round = self._open(running)
-            self._allreduce.send_rest(running.round)
-            self._reduce(running)
-
-    # -- small parts -----------------------------------------------------------
-
-    def _cleared(self, seen: set[int]) -> bool:
-        """Whether the script dropped what a pass left: what was put aside for it goes as well."""
-        gradients = (self._named[index][1].grad for index in seen)
-        return all(gradient is None or not gradient.any() for gradient in gradients)
-
-    def _refuse_late(self, index: int) -> None:
-        """A second gradient for one parameter in one pass, after its bucket left."""
-        assert self._pass is not None
-        sent = len(self._pass.round.handles) if self._pass.round is not None else 0
-        if sent and self._allreduce.layout.bucket_of(index) < sent:
-            raise HvdtoolsError(
-                f"Parameter {self._named[index][0]} got a second gradient from re-entrant "
-                "checkpointing after the first was sent: use checkpoint(..., use_reentrant=False)."
-            )
+            idle = _Pass(-1, True, weight, self._accumulation.begin(weight, None))
+            round_ = self._begin_round(idle)
+            assert round_ is not None
+            round_.send_rest()
+            self._settle(idle)

@@ -13,11 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.torch.norm.joint import Moments, joint_moments, normalise
+from hvdtools.torch.norm.arithmetic import Moments, global_moments, normalize
 
 
-class _Synchronised(_BatchNorm):
-    """What a batch-norm layer gains: in training it normalises over all ranks' batches.
+class _Synchronized(_BatchNorm):
+    """What a batch-norm layer gains: in training it normalizes over all ranks' batches.
 
     In evaluation, and in a job of one rank, it is the user's own layer.
     """
@@ -37,10 +37,10 @@ class _Synchronised(_BatchNorm):
         self._check_input_dim(input)  # type: ignore[no-untyped-call]
         if input.size(1) != self.num_features:
             raise ValueError(f"expected {self.num_features} channels (got {input.size(1)})")
-        moments = joint_moments(input, f"{self._hvdtools_name}.forward")
+        moments = global_moments(input, f"{self._hvdtools_name}.forward")
         if self.track_running_stats:
             self._track(moments)
-        return normalise(
+        return normalize(
             input, self.weight, self.bias, moments, self.eps, f"{self._hvdtools_name}.backward"
         )
 
@@ -65,23 +65,23 @@ class _Synchronised(_BatchNorm):
 _made: dict[type, type[_BatchNorm]] = {}
 
 
-def _synchronised(plain: type[_BatchNorm]) -> type[_BatchNorm]:
-    """The subclass of `plain` that synchronises, always the same one."""
+def _synchronized(plain: type[_BatchNorm]) -> type[_BatchNorm]:
+    """The subclass of `plain` that synchronizes, always the same one."""
     if plain not in _made:
         name = f"Sync{plain.__name__.removeprefix('Sync')}"
-        _made[plain] = type(name, (_Synchronised, plain), {"_plain": plain})
+        _made[plain] = type(name, (_Synchronized, plain), {"_plain": plain})
     return _made[plain]
 
 
 def _remake(plain: type[_BatchNorm]) -> _BatchNorm:
-    kind = _synchronised(plain)
+    kind = _synchronized(plain)
     return kind.__new__(kind)
 
 
 def sync_batchnorm(model: Module, label: str) -> int:
     """Let every batch-norm layer of `model` take its statistics over all ranks' batches.
 
-    In training, N ranks then normalise as one process on the joined batch does,
+    In training, N ranks then normalize as one process on the joined batch does,
     however unevenly the batch is split, and keep equal running statistics. The
     layers stay the same objects with the same parameters, buffers and
     `state_dict` keys, and instances of their class (of a subclass of it). A
@@ -103,7 +103,7 @@ def sync_batchnorm(model: Module, label: str) -> int:
 
     Raises:
         HvdtoolsError: A layer has a forward of its own, is lazy and without a
-            size yet, is scripted, or synchronises over a group of ranks. No
+            size yet, is scripted, or synchronizes over a group of ranks. No
             layer was changed then.
     """
     layers: list[_BatchNorm] = []
@@ -115,9 +115,9 @@ def sync_batchnorm(model: Module, label: str) -> int:
         return 0
     changed = 0
     for number, layer in enumerate(layers):
-        if not isinstance(layer, _Synchronised):
+        if not isinstance(layer, _Synchronized):
             layer._hvdtools_name = f"{label}.batchnorm{number}"  # type: ignore[assignment]
-            layer.__class__ = _synchronised(type(layer))
+            layer.__class__ = _synchronized(type(layer))
             changed += 1
     return changed
 
@@ -131,7 +131,7 @@ def _refuse(name: str, module: Module) -> None:
                 "leave sync_batchnorm=False, or script a fresh model with the trained state_dict."
             )
         return
-    if not isinstance(module, _BatchNorm) or isinstance(module, _Synchronised):
+    if not isinstance(module, _BatchNorm) or isinstance(module, _Synchronized):
         return
     if isinstance(module, LazyModuleMixin):
         raise HvdtoolsError(
@@ -165,7 +165,7 @@ def may_differ(model: Module) -> set[str]:
     return {
         f"{name}.{buffer}" if name else buffer
         for name, module in model.named_modules()
-        if isinstance(module, _NormBase) and not isinstance(module, _Synchronised)
+        if isinstance(module, _NormBase) and not isinstance(module, _Synchronized)
         for buffer, _ in module.named_buffers(recurse=False)
         if buffer in ("running_mean", "running_var", "num_batches_tracked")
     }

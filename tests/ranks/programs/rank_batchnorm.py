@@ -1,4 +1,4 @@
-"""Run in every rank: synchronised batch norm against one process on the joined batch.
+"""Run in every rank: synchronized batch norm against one process on the joined batch.
 
 Prints {check: "ok" or its traceback}. Each rank trains the reference by itself,
 with torch's own layers and without any communication.
@@ -26,7 +26,7 @@ STEPS = 3
 EQUAL = (4, 4, 4)
 UNEQUAL = (2, 5, 1)
 # The largest difference allowed, relative to the largest entry of each tensor, or to 0.1 where
-# that is next to nothing: a bias that the next layer normalises away has no gradient but rounding.
+# that is next to nothing: a bias that the next layer normalizes away has no gradient but rounding.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
 
@@ -52,7 +52,7 @@ def conv_net(norm: type[nn.Module] = nn.BatchNorm2d, **options: object) -> nn.Mo
 
 
 def mlp(**options: object) -> nn.Module:
-    """The first layer normalises the inputs, which want no gradient."""
+    """The first layer normalizes the inputs, which want no gradient."""
     torch.manual_seed(7)
     return nn.Sequential(
         nn.BatchNorm1d(6, **options), nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)

@@ -31,13 +31,13 @@ def refused_alike(sentence: str, action: Callable[[], object]) -> None:
 class Training:
     """A model with batch norm, AdamW, a warm-up and a scheduler; `seed` is of its start weights."""
 
-    def __init__(self, seed: int, *, synchronised: bool, dtype: torch.dtype) -> None:
+    def __init__(self, seed: int, *, synchronized: bool, dtype: torch.dtype) -> None:
         torch.manual_seed(seed)
         self.dtype = dtype
         self.model = nn.Sequential(
             nn.Linear(5, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1)
         ).to(dtype)
-        if synchronised:
+        if synchronized:
             sync_batchnorm(self.model, "checkpoint")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.01)
         hvt.scale_lr(self.optimizer, warmup_steps=4)
@@ -75,20 +75,20 @@ class Training:
 
 
 def check_a_resumed_run_is_the_uninterrupted_one() -> None:
-    for synchronised in (False, True):
+    for synchronized in (False, True):
         for dtype in (torch.float32, torch.bfloat16):
             for order in ("prepared first", "loaded first"):
-                resume(order, synchronised=synchronised, dtype=dtype)
+                resume(order, synchronized=synchronized, dtype=dtype)
 
 
-def resume(order: str, *, synchronised: bool, dtype: torch.dtype) -> None:
-    path = FOLDER / f"{order}-{synchronised}-{dtype}.pt"
-    whole = Training(1, synchronised=synchronised, dtype=dtype)
+def resume(order: str, *, synchronized: bool, dtype: torch.dtype) -> None:
+    path = FOLDER / f"{order}-{synchronized}-{dtype}.pt"
+    whole = Training(1, synchronized=synchronized, dtype=dtype)
     whole.prepare()
     whole.steps(0, 3)
     hvt.save(path, **whole.parts(), epoch=3, best={"loss": 0.5, "rows": torch.arange(2)})
     whole.steps(3, 6)
-    again = Training(10 + RANK, synchronised=synchronised, dtype=dtype)
+    again = Training(10 + RANK, synchronized=synchronized, dtype=dtype)
     if order == "prepared first":
         again.prepare()
         again.steps(0, 1)

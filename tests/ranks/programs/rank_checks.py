@@ -149,7 +149,7 @@ def one_rank_fails(*, to_none: bool) -> None:
             outcomes.append("own")
             continue
         except HvdtoolsError as error:
-            assert "Another rank gave up this backward pass" in str(error)
+            assert "Another rank aborted this backward pass" in str(error)
             outcomes.append("told")
             continue
         for parameter, mine in zip(model.parameters(), own, strict=True):
@@ -193,21 +193,21 @@ def check_autograd_grad_reduces_nothing() -> None:
 
 
 def check_batch_norm_on_request() -> None:
-    for synchronised in (False, True):
+    for synchronized in (False, True):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         with heard() as lines:
-            hvt.prepare(model, optimizer, sync_batchnorm=synchronised)
+            hvt.prepare(model, optimizer, sync_batchnorm=synchronized)
         told = any(
             "batch-norm layers that share their statistics over ranks: 1" in line for line in lines
         )
-        assert told == (synchronised and RANK == 0)
+        assert told == (synchronized and RANK == 0)
         torch.manual_seed(RANK)
         model(torch.randn(5, 3)).sum().backward()
         optimizer.step()
         assert isinstance(model[1], nn.BatchNorm1d)
-        assert equal_everywhere(model[1].running_mean) == synchronised
+        assert equal_everywhere(model[1].running_mean) == synchronized
         hvt.assert_in_sync(model)
 
 

@@ -32,7 +32,7 @@ def patched() -> nn.Module:
         (torch.jit.script(nn.BatchNorm1d(3)), "layer b.n is scripted"),
     ],
 )
-def test_layers_that_cannot_be_synchronised(layer: nn.Module, sentence: str) -> None:
+def test_layers_that_cannot_be_synchronized(layer: nn.Module, sentence: str) -> None:
     hvt.init()
     model = nn.ModuleDict({"a": nn.BatchNorm1d(3), "b": nn.ModuleDict({"n": layer})})
     with pytest.raises(HvdtoolsError, match=sentence):

@@ -10,7 +10,7 @@ import torch
 
 import hvdtools.torch as hvt
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.torch.warmup import fraction
+from hvdtools.torch.learning_rate import fraction
 
 
 @pytest.fixture(name="optimizer")

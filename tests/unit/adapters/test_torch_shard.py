@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, IterableDataset, IterDataPipe, TensorDa
 import hvdtools.torch as hvt
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.sharding import UNEVEN, Sharding
-from hvdtools.torch.data.loader import samples_in
 from hvdtools.torch.data.stream import CountingCollate, StandIn, StreamPart
+from hvdtools.torch.data.weighted_loaders import samples_in
 
 
 class Numbers(IterableDataset[int]):

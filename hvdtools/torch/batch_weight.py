@@ -27,7 +27,7 @@ def weight(value: float) -> Iterator[None]:
     ever, that is the mean over all things of all passes.
 
     Every rank must give a weight in the same passes. Where batch norm is
-    synchronised the forward pass belongs inside, too. It goes before the weight
+    synchronized the forward pass belongs inside, too. It goes before the weight
     that `shard(uneven="weighted")` gives its batches.
 
     Args:

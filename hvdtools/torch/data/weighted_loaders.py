@@ -1,4 +1,4 @@
-"""DataLoaders whose batches carry a weight, and whose ranks go on together."""
+"""DataLoaders that set the weight of each batch, or stop on all ranks at the same batch."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import logger
+from hvdtools.torch.batch_weight import set_batch_weight
 from hvdtools.torch.data.samplers import Part, PartSampler
 from hvdtools.torch.waiting import wait_for, waiting
-from hvdtools.torch.weighting import set_batch_weight
 
 _END = object()
 
@@ -74,7 +74,7 @@ class StreamLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator can end a weight
         # A pass that a `break` cut off leaves its last all-reduce behind: each has its own name.
-        batches = together(super().__iter__(), f"{self._label}.pass{next(self._passes)}")
+        batches = in_lockstep(super().__iter__(), f"{self._label}.pass{next(self._passes)}")
         if not self._counted:
             return batches
         return weighted(
@@ -93,21 +93,21 @@ def weighted(batches: Iterator[tuple[int, Any]]) -> Iterator[Any]:
         set_batch_weight(this_pass, None)
 
 
-def together(batches: Iterator[Any], label: str) -> Iterator[Any]:
+def in_lockstep(batches: Iterator[Any], label: str) -> Iterator[Any]:
     """Hand out batches as long as every rank has one.
 
-    Each batch is fetched one ahead, so that the ranks' answers travel while
-    the batch before it is worked on.
+    Each batch is fetched one ahead, so that the all-reduce runs while
+    the previous batch is processed.
 
     Raises:
-        HvdtoolsError: Some ranks have a batch more than others.
+        HvdtoolsError: Some ranks have one batch more than others.
     """
     steps = 0
     ahead = next(batches, _END)
-    answers = _tell(ahead is not _END, label)
-    while _all_have_one(answers, steps):
+    count = _start_count(ahead is not _END, label)
+    while _all_have_one(count, steps):
         batch, ahead = ahead, next(batches, _END)
-        answers = _tell(ahead is not _END, label)
+        count = _start_count(ahead is not _END, label)
         steps += 1
         yield batch
     if steps == 0 and hvd.rank() == 0:
@@ -118,16 +118,16 @@ def together(batches: Iterator[Any], label: str) -> Iterator[Any]:
         )
 
 
-def _tell(have_one: bool, label: str) -> tuple[int, Tensor]:
-    """Start to count the ranks that have a batch: a handle, and where the number will be."""
+def _start_count(have_one: bool, label: str) -> tuple[int, Tensor]:
+    """Start to count the ranks that have a batch: a handle, and the tensor for the count."""
     having = torch.full((1,), float(have_one), dtype=torch.float32, device="cpu")
     return hvd.allreduce_async_(having, op=hvd.Sum, name=label), having
 
 
-def _all_have_one(answers: tuple[int, Tensor], steps: int) -> bool:
+def _all_have_one(count: tuple[int, Tensor], steps: int) -> bool:
     with waiting("the next batch of shard()'s stream"):
-        wait_for(answers[0], on_gpu=False)
-    having = int(answers[1].item())
+        wait_for(count[0], on_gpu=False)
+    having = int(count[1].item())
     if 0 < having < hvd.size():
         raise HvdtoolsError(
             f"After {steps} batches the stream has ended on {hvd.size() - having} of {hvd.size()} "

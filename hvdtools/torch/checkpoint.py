@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import horovod.torch as hvd
+import torch
 from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
 from torch.nn import Module
@@ -15,17 +18,18 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from hvdtools.core.agreement import on_every_rank
+from hvdtools.core.errors import HvdtoolsError
 from hvdtools.torch.replicate import (
     broadcast_tensors,
     replicate_module,
     replicate_optimizer,
     require_same_model,
 )
-from hvdtools.torch.saving_file import read_file, write_file
 from hvdtools.torch.session import require_started
 from hvdtools.torch.waiting import waiting
 
 _LABEL = "hvdtools.checkpoint"
+_FORMAT = 1
 
 
 def save(
@@ -65,7 +69,7 @@ def save(
     def write() -> None:
         objects = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
         states = {name: held.state_dict() for name, held in objects.items() if held is not None}
-        write_file(target, states, extra)
+        _write_file(target, states, extra)
 
     _on_rank_0(write, f"save() could not write {target}")
 
@@ -102,7 +106,7 @@ def load(
     wanted = [name for name, held in given.items() if held is not None]
 
     def read() -> dict[str, Any]:
-        payload = read_file(source, wanted)
+        payload = _read_file(source, wanted)
         if model is not None:
             model.load_state_dict(payload["model"])
         if optimizer is not None:
@@ -158,3 +162,105 @@ def _load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             both = isinstance(loaded, Tensor) and isinstance(saved, Tensor)
             if both and loaded.dtype != saved.dtype:
                 optimizer.state[parameter][name] = saved.to(loaded.device)
+
+
+def _write_file(target: Path, states: dict[str, Any], extra: dict[str, Any]) -> None:
+    """Write {"hvdtools": 1, **states, "extra": extra} over `target`, in one move.
+
+    Args:
+        states: "model", "optimizer", "scheduler" -> its state_dict().
+        extra: The caller's own values.
+
+    Raises:
+        HvdtoolsError: `_read_file` would refuse a value; names it.
+        OSError: The disk would not have it. An older file is as it was.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            _dump({"hvdtools": _FORMAT, **states, "extra": extra}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        # Maps the tensors and reads none: opening the file costs next to nothing.
+        torch.load(part, map_location="cpu", weights_only=True, mmap=True)
+        part.replace(target)
+    except Exception as error:
+        if not isinstance(error, OSError):
+            _raise_for_value([*states.items(), *extra.items()], error)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+    _flush_folder(target.parent)
+
+
+def _dump(payload: dict[str, Any], file: Any) -> None:
+    try:
+        torch.save(payload, file)
+    except RuntimeError as error:
+        # PyTorch's writer dies of a second error over the disk's own.
+        disk = error.__context__
+        if isinstance(disk, OSError):
+            raise disk from None
+        raise
+
+
+def _raise_for_value(values: list[tuple[str, Any]], error: Exception) -> None:
+    for name, value in values:
+        if not _loadable(value):
+            raise HvdtoolsError(
+                f"{name} holds a value that PyTorch does not load from a file without running its "
+                "code: keep numbers, strings, tensors, and lists and dicts of them."
+            ) from error
+
+
+def _loadable(value: Any) -> bool:
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+        buffer.seek(0)
+        torch.load(buffer, map_location="cpu", weights_only=True)
+    except Exception:  # pickle and PyTorch have many
+        return False
+    return True
+
+
+def _flush_folder(folder: Path) -> None:
+    """Let the new name too survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_file(source: Path, wanted: list[str]) -> dict[str, Any]:
+    """What `_write_file` wrote, with every tensor on the CPU.
+
+    Args:
+        wanted: The states that must be in it.
+
+    Raises:
+        HvdtoolsError: There is no such file, it is something else, or it lacks a state.
+        OSError: The file cannot be read.
+    """
+    if not source.exists():
+        raise HvdtoolsError("there is no such file where rank 0 runs.")
+    try:
+        payload = torch.load(source, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # pickle, zip and PyTorch have many
+        raise HvdtoolsError(
+            "it is damaged, or was not written by hvdtools.torch.save()."
+        ) from error
+    if not (isinstance(payload, dict) and payload.get("hvdtools") == _FORMAT):
+        raise HvdtoolsError("it was not written by this version of hvdtools.torch.save().")
+    missing = [name for name in wanted if name not in payload]
+    if missing:
+        held = [name for name in payload if name not in ("hvdtools", "extra")]
+        raise HvdtoolsError(
+            f"it holds {' and '.join(held) or 'extra values alone'}, and no "
+            f"{' and no '.join(missing)}: leave that out, or save it too."
+        )
+    return payload

@@ -1,4 +1,4 @@
-"""The arithmetic of batch normalisation over the joined batch of all ranks.
+"""The arithmetic of batch normalization over the joined batch of all ranks.
 
 With n values in a channel over all ranks, xhat = (x - mean) / sqrt(variance + eps)
 and y = weight * xhat + bias. Each rank's loss counts with weight w, and what
@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hvdtools.core.errors import HvdtoolsError
+from hvdtools.torch.batch_weight import current_weight
 from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
-from hvdtools.torch.weighting import current_weight
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Moments:
 
 
 @torch.no_grad()
-def joint_moments(input: Tensor, name: str) -> Moments:
+def global_moments(input: Tensor, name: str) -> Moments:
     """Mean and variance of each channel over all ranks; a rank of weight 0 does not count.
 
     Args:
@@ -83,7 +83,7 @@ def joint_moments(input: Tensor, name: str) -> Moments:
     return Moments(mean.to(wide), variance.to(wide), count, count_here > 0)
 
 
-def normalise(
+def normalize(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -91,19 +91,19 @@ def normalise(
     eps: float,
     name: str,
 ) -> Tensor:
-    """Normalise this rank's batch by the moments of all; shape and dtype stay.
+    """Normalize this rank's batch by the moments of all; shape and dtype stay.
 
     Args:
         input: Shape (N, C, ...).
         weight, bias: Shape (C,), or None for 1 and 0.
         name: Of the all-reduce in backward.
     """
-    apply: Any = _Normalise.apply
+    apply: Any = _Normalize.apply
     output: Tensor = apply(input, weight, bias, moments, eps, name)
     return output
 
 
-class _Normalise(torch.autograd.Function):
+class _Normalize(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -119,7 +119,7 @@ class _Normalise(torch.autograd.Function):
         wide = moments.mean.dtype
         scale = None if weight is None else weight.to(wide)
         shift = None if bias is None else bias.to(wide)
-        # torch's kernel for evaluation: normalise by given moments.
+        # torch's kernel for evaluation: normalize by given moments.
         return F.batch_norm(input, moments.mean, moments.variance, scale, shift, eps=eps)
 
     @staticmethod
@@ -127,7 +127,7 @@ class _Normalise(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise HvdtoolsError(
                 "Second derivatives (create_graph=True) do not pass through a batch-norm layer "
-                "that is synchronised over ranks: leave sync_batchnorm=False."
+                "that is synchronized over ranks: leave sync_batchnorm=False."
             )
         input, weight, mean, variance, count = ctx.saved_tensors
         wants_input = ctx.needs_input_grad[0]
