@@ -12,9 +12,9 @@
 #PBS -p 100
 
 set -uo pipefail
+export HVDTOOLS_SAVE_AT=$(($(date +%s) + 93550))
 cd "$PBS_O_WORKDIR" || exit 2
 exec >>"pbs-${PBS_JOBID%%.*}.out" 2>&1
-export HVDTOOLS_SAVE_AT=$(($(date +%s) + 93550))
 export QUOTED='a "b" '"'"'c'"'"' ; $HOME \'
 export LINES=$'1\n#PBS -q root\n2'
 export EMPTY=''

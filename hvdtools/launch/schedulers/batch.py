@@ -1,4 +1,4 @@
-"""What PBS and Grid Engine share: a batch script that calls `hvdtools launch` on the job's nodes.
+"""What PBS and Grid Engine share: `qsub`, and a script that calls `hvdtools launch` on the nodes.
 
 The script becomes `hvdtools launch --on SCHEDULER`, which finds the nodes that were allocated and
 starts the ranks there by ssh. Its exit code is the job's.
@@ -6,17 +6,137 @@ starts the ranks there by ssh. Its exit code is the job's.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from hvdtools.core.errors import HvdtoolsError
+from hvdtools.core.text import count_noun
+from hvdtools.launch.plan import Submission
 from hvdtools.launch.run import SAVE_AT
+from hvdtools.launch.scheduler import Scheduler, own_option
+from hvdtools.launch.schedulers.submitted import layout, refuse_broken_text
 from hvdtools.launch.spec import JobSpec
+
+if TYPE_CHECKING:
+    from hvdtools.launch.machine import Machine
 
 SIGNAL_S = 120
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class QsubScheduler(Scheduler):
+    """A scheduler whose jobs `qsub` takes. A subclass has `directives`, `lines` and how jobs end.
+
+    Attributes:
+        instead: Beginning of an option of qsub that has its own flag -> what to use.
+        argv: The command that takes the script on its standard input.
+
+    Raises:
+        HvdtoolsError: A value cannot be right.
+    """
+
+    account: str | None = own_option("The account to charge.", "NAME")
+    queue: str | None = own_option("The queue.", "NAME")
+    time: str | None = own_option("The time limit, HH:MM:SS.", "TIME")
+    array: str | None = own_option("Run once on each of these numbers of nodes.", "1,2,4")
+    signal: int = own_option(
+        f"Tell ranks to save so long before the limit ({SIGNAL_S}).",
+        *("SECONDS", int, SIGNAL_S),
+    )
+    qsub: tuple[str, ...] = own_option(
+        "Any other option of qsub, as in '-W group_list=ml'; may be repeated.",
+        *("OPTION", tuple, ()),
+    )
+    wait: bool = own_option("Follow the job and return its exit code.", "", bool, False)
+
+    instead: ClassVar[Mapping[str, str]] = {}
+    argv: ClassVar[tuple[str, ...]] = ("qsub",)
+
+    def __post_init__(self) -> None:
+        for option in ("account", "queue"):
+            one_word(f"--{option}", getattr(self, option))
+        if self.time is not None:
+            seconds_of(self.time)
+        node_counts(self.array)
+        if self.signal < 1:
+            raise HvdtoolsError(f"--signal must be 1 second or more (got {self.signal}).")
+        check_passed(self.qsub, self.instead)
+
+    def submission(self, spec: JobSpec, machine: Machine) -> Submission:
+        from hvdtools.launch.planner import rank_command
+
+        refuse_broken_text(spec)
+        if spec.launcher not in ("auto", "mpirun", "horovodrun"):
+            raise HvdtoolsError(
+                f"--launcher {spec.launcher} cannot start ranks under {self.title}: use mpirun or "
+                "horovodrun."
+            )
+        counts = node_counts(self.array)
+        if counts:
+            if spec.ranks_per_node is None:
+                raise HvdtoolsError("--array needs --ranks-per-node: each element has other ranks.")
+            size = Size(max(counts), spec.ranks_per_node, max(counts) * spec.ranks_per_node, counts)
+            note = f"{size.per_node} ranks per node on {self.array} nodes"
+        else:
+            nodes, per_node = layout(spec)
+            size = Size(nodes, per_node, spec.ranks)
+            note = f"{count_noun(spec.ranks, 'rank')} on {count_noun(nodes, 'node')}"
+        time_s = limit_s(self.time, spec, self.signal)
+        return Submission(
+            document=script(
+                dataclasses.replace(spec, command=rank_command(spec, machine)),
+                self.name,
+                machine.python,
+                self.directives(spec, size, time_s),
+                (*alarm(time_s, self.signal), *self.lines(spec, size)),
+                f"$((nodes * {size.per_node}))" if counts else str(spec.ranks),
+            ),
+            argv=self.argv,
+            program=f"{self.title}'s qsub",
+            on=self.name,
+            ranks=spec.ranks,
+            note=f"{note} under {self.title}",
+        )
+
+    def directives(self, spec: JobSpec, size: Size, time_s: int | None) -> Iterator[str]:
+        """The script's directives, whole lines.
+
+        Args:
+            spec: The job.
+            size: What to allocate.
+            time_s: The time limit; None for that of the queue.
+        """
+        raise NotImplementedError
+
+    def lines(self, spec: JobSpec, size: Size) -> Iterator[str]:
+        """What the script's shell does before the ranks start; sets `nodes` in a sweep."""
+        raise NotImplementedError
+
+    def waits(self) -> bool:
+        return self.wait
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a job allocates.
+
+    Attributes:
+        nodes: How many nodes.
+        per_node: Ranks on each of them; the last may have fewer.
+        ranks: All of them.
+        counts: The node counts of a sweep; empty where there is none.
+    """
+
+    nodes: int
+    per_node: int
+    ranks: int
+    counts: tuple[int, ...] = ()
 
 
 def seconds_of(time: str) -> int:

@@ -6,7 +6,6 @@ Son of Grid Engine 8.1.9.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -18,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
-from hvdtools.core.text import count_noun
 from hvdtools.launch.hosts import Host
 from hvdtools.launch.outcome import Outcome
 from hvdtools.launch.plan import Submission
-from hvdtools.launch.scheduler import Allocation, Scheduler, own_option
+from hvdtools.launch.scheduler import Allocation, own_option
 from hvdtools.launch.schedulers import batch
 from hvdtools.launch.schedulers.follow import follow
-from hvdtools.launch.schedulers.submitted import layout, refuse_broken_text
 
 if TYPE_CHECKING:
     from hvdtools.launch.machine import Machine
@@ -65,7 +62,7 @@ _ACCOUNTING_S = 60.0
 
 
 @dataclass(frozen=True)
-class GridEngine(Scheduler):
+class GridEngine(batch.QsubScheduler):
     """A job for qsub, or the ranks of the Grid Engine job that this process is in.
 
     A slot is a CPU core: a rank takes --cpus-per-rank slots of the parallel environment, which
@@ -79,23 +76,12 @@ class GridEngine(Scheduler):
     """
 
     pe: str | None = own_option("The parallel environment, as `qconf -spl` lists them.", "NAME")
-    account: str | None = own_option("The account to charge.", "NAME")
     project: str | None = own_option("The project.", "NAME")
-    queue: str | None = own_option("The queue.", "NAME")
-    time: str | None = own_option("The time limit, HH:MM:SS.", "TIME")
-    array: str | None = own_option("Run once on each of these numbers of nodes.", "1,2,4")
-    signal: int = own_option(
-        f"Tell ranks to save so long before the limit ({batch.SIGNAL_S}).",
-        *("SECONDS", int, batch.SIGNAL_S),
-    )
-    qsub: tuple[str, ...] = own_option(
-        "Any other option of qsub, as in '-l gpu=1'; may be repeated.",
-        *("OPTION", tuple, ()),
-    )
-    wait: bool = own_option("Follow the job and return its exit code.", "", bool, False)
 
     name = "grid-engine"
     title = "Grid Engine"
+    instead = _INSTEAD
+    argv = ("qsub", "-terse")
     unsupported: ClassVar[Mapping[str, str]] = {
         "mpirun": "the one next to this Python starts the ranks",
         "oversubscribe": "Grid Engine gives each rank its slots",
@@ -104,14 +90,9 @@ class GridEngine(Scheduler):
     }
 
     def __post_init__(self) -> None:
-        for option in ("pe", "account", "project", "queue"):
+        super().__post_init__()
+        for option in ("pe", "project"):
             batch.one_word(f"--{option}", getattr(self, option))
-        if self.time is not None:
-            batch.seconds_of(self.time)
-        batch.node_counts(self.array)
-        if self.signal < 1:
-            raise HvdtoolsError(f"--signal must be 1 second or more (got {self.signal}).")
-        batch.check_passed(self.qsub, _INSTEAD)
 
     @classmethod
     def detect(cls, environ: Mapping[str, str]) -> Allocation | None:
@@ -125,50 +106,14 @@ class GridEngine(Scheduler):
         return Allocation(job_id, read_pe_hostfile(text, int(environ.get(_SLOTS_PER_RANK, 1))))
 
     def submission(self, spec: JobSpec, machine: Machine) -> Submission:
-        from hvdtools.launch.planner import rank_command
-
-        refuse_broken_text(spec)
         if self.pe is None:
             raise HvdtoolsError(
                 "Grid Engine allocates nodes through a parallel environment: name one that "
                 "`qconf -spl` lists with --pe."
             )
-        if spec.launcher not in ("auto", "mpirun", "horovodrun"):
-            raise HvdtoolsError(
-                f"--launcher {spec.launcher} cannot start ranks under Grid Engine: use mpirun or "
-                "horovodrun."
-            )
-        spec = dataclasses.replace(spec, command=rank_command(spec, machine))
-        counts = batch.node_counts(self.array)
-        if counts and spec.ranks_per_node is None:
-            raise HvdtoolsError("--array needs --ranks-per-node: each element has other ranks.")
-        if counts:
-            nodes, per_node = max(counts), spec.ranks_per_node or 1
-            ranks, note = nodes * per_node, f"{per_node} ranks per node on {self.array} nodes"
-        else:
-            nodes, per_node = layout(spec)
-            ranks = spec.ranks
-            note = f"{count_noun(ranks, 'rank')} on {count_noun(nodes, 'node')}"
-        limit_s = batch.limit_s(self.time, spec, self.signal)
-        return Submission(
-            document=batch.script(
-                spec,
-                self.name,
-                machine.python,
-                self._directives(spec, ranks, counts, limit_s),
-                self._lines(spec, counts, limit_s),
-                f"$((nodes * {per_node}))" if counts else str(ranks),
-            ),
-            argv=("qsub", "-terse"),
-            program="Grid Engine's qsub",
-            on=self.name,
-            ranks=spec.ranks,
-            note=f"{note} under Grid Engine",
-        )
+        return super().submission(spec, machine)
 
-    def _directives(
-        self, spec: JobSpec, ranks: int, counts: tuple[int, ...], limit_s: int | None
-    ) -> Iterator[str]:
+    def directives(self, spec: JobSpec, size: batch.Size, time_s: int | None) -> Iterator[str]:
         name = spec.name or "hvdtools"
         if not _NAME.fullmatch(name):
             raise HvdtoolsError(
@@ -178,37 +123,33 @@ class GridEngine(Scheduler):
         yield f"#$ -N {name}"
         yield "#$ -S /bin/bash"
         yield "#$ -cwd"
-        yield f"#$ -pe {self.pe} {ranks * (spec.cpus_per_rank or 1)}"
-        if limit_s is not None:
+        yield f"#$ -pe {self.pe} {size.ranks * (spec.cpus_per_rank or 1)}"
+        if time_s is not None:
             # Not s_rt too: the queue decides how long after it a job is killed, and over
             # several nodes some versions kill it at once.
-            yield f"#$ -l h_rt={batch.clock(limit_s)}"
+            yield f"#$ -l h_rt={batch.clock(time_s)}"
         for flag, value in (("-q", self.queue), ("-P", self.project), ("-A", self.account)):
             if value is not None:
                 yield f"#$ {flag} {value}"
-        if counts:
-            yield f"#$ -t 1-{len(counts)}"
+        if size.counts:
+            yield f"#$ -t 1-{len(size.counts)}"
         yield "#$ -r y"
         # SIGUSR2 some seconds before SIGKILL: time to end the ranks on other nodes.
         yield "#$ -notify"
         yield "#$ -j y"
-        yield f"#$ -o sge-$JOB_ID{'.$TASK_ID' if counts else ''}.out"
+        yield f"#$ -o sge-$JOB_ID{'.$TASK_ID' if size.counts else ''}.out"
         yield from (f"#$ {word}" for word in self.qsub)
 
-    def _lines(self, spec: JobSpec, counts: tuple[int, ...], limit_s: int | None) -> Iterator[str]:
-        yield from batch.alarm(limit_s, self.signal)
+    def lines(self, spec: JobSpec, size: batch.Size) -> Iterator[str]:
         if spec.cpus_per_rank is not None:
             yield f"export {_SLOTS_PER_RANK}={spec.cpus_per_rank}"
-        if counts:
-            yield f"counts=({' '.join(map(str, counts))})"
+        if size.counts:
+            yield f"counts=({' '.join(map(str, size.counts))})"
             yield "nodes=${counts[$((SGE_TASK_ID - 1))]}"
 
     def submit(self, submission: Submission) -> str:
         # "12", or "12.1-3:1" for an array.
         return super().submit(submission).partition(".")[0]
-
-    def waits(self) -> bool:
-        return self.wait
 
     def follow(
         self, job_id: str, on_line: Callable[[str], None], on_state: Callable[[str], None]

@@ -6,7 +6,6 @@ PBS Professional User's Guide, "Submitting a PBS Job" and "Multiprocessor Jobs".
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import signal
@@ -17,16 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
-from hvdtools.core.text import count_noun
 from hvdtools.launch.hosts import Host
-from hvdtools.launch.plan import Submission
-from hvdtools.launch.scheduler import Allocation, Scheduler, own_option
+from hvdtools.launch.scheduler import Allocation
 from hvdtools.launch.schedulers import batch
 from hvdtools.launch.schedulers.follow import follow
-from hvdtools.launch.schedulers.submitted import layout, refuse_broken_text
 
 if TYPE_CHECKING:
-    from hvdtools.launch.machine import Machine
     from hvdtools.launch.spec import JobSpec
 
 # qsub(1B), -N: 230 characters at most, without white space.
@@ -57,7 +52,7 @@ _STATES = {
 
 
 @dataclass(frozen=True)
-class Pbs(Scheduler):
+class Pbs(batch.QsubScheduler):
     """A job for qsub, or the ranks of the PBS job that this process is in.
 
     PBS tells a job nothing before its time limit, so the script sets an alarm for its ranks. It
@@ -68,36 +63,13 @@ class Pbs(Scheduler):
         HvdtoolsError: A value cannot be right under any PBS.
     """
 
-    account: str | None = own_option("The account to charge.", "NAME")
-    queue: str | None = own_option("The queue.", "NAME")
-    time: str | None = own_option("The time limit, HH:MM:SS.", "TIME")
-    array: str | None = own_option("Run once on each of these numbers of nodes.", "1,2,4")
-    signal: int = own_option(
-        f"Tell ranks to save so long before the limit ({batch.SIGNAL_S}).",
-        *("SECONDS", int, batch.SIGNAL_S),
-    )
-    qsub: tuple[str, ...] = own_option(
-        "Any other option of qsub, as in '-W group_list=ml'; may be repeated.",
-        *("OPTION", tuple, ()),
-    )
-    wait: bool = own_option("Follow the job and return its exit code.", "", bool, False)
-
     name = "pbs"
     title = "PBS"
+    instead = _INSTEAD
     unsupported: ClassVar[Mapping[str, str]] = {
         "mpirun": "the one next to this Python starts the ranks",
         "oversubscribe": "PBS gives each rank its cores",
     }
-
-    def __post_init__(self) -> None:
-        batch.one_word("--account", self.account)
-        batch.one_word("--queue", self.queue)
-        if self.time is not None:
-            batch.seconds_of(self.time)
-        batch.node_counts(self.array)
-        if self.signal < 1:
-            raise HvdtoolsError(f"--signal must be 1 second or more (got {self.signal}).")
-        batch.check_passed(self.qsub, _INSTEAD)
 
     @classmethod
     def detect(cls, environ: Mapping[str, str]) -> Allocation | None:
@@ -109,45 +81,7 @@ class Pbs(Scheduler):
         except OSError:  # a shell that kept the variables of a job that is over
             return None
 
-    def submission(self, spec: JobSpec, machine: Machine) -> Submission:
-        from hvdtools.launch.planner import rank_command
-
-        refuse_broken_text(spec)
-        if spec.launcher not in ("auto", "mpirun", "horovodrun"):
-            raise HvdtoolsError(
-                f"--launcher {spec.launcher} cannot start ranks under PBS: use mpirun or "
-                "horovodrun."
-            )
-        spec = dataclasses.replace(spec, command=rank_command(spec, machine))
-        counts = batch.node_counts(self.array)
-        if counts and spec.ranks_per_node is None:
-            raise HvdtoolsError("--array needs --ranks-per-node: each element has other ranks.")
-        if counts:
-            nodes, per_node = max(counts), spec.ranks_per_node or 1
-            note = f"{per_node} ranks per node on {', '.join(map(str, counts))} nodes"
-        else:
-            nodes, per_node = layout(spec)
-            note = f"{count_noun(spec.ranks, 'rank')} on {count_noun(nodes, 'node')}"
-        limit_s = batch.limit_s(self.time, spec, self.signal)
-        return Submission(
-            document=batch.script(
-                spec,
-                self.name,
-                machine.python,
-                self._directives(spec, nodes, per_node, counts, limit_s),
-                self._lines(counts, limit_s),
-                f"$((nodes * {per_node}))" if counts else str(spec.ranks),
-            ),
-            argv=("qsub",),
-            program="PBS's qsub",
-            on=self.name,
-            ranks=spec.ranks,
-            note=f"{note} under PBS",
-        )
-
-    def _directives(
-        self, spec: JobSpec, nodes: int, per_node: int, counts: tuple[int, ...], limit_s: int | None
-    ) -> Iterator[str]:
+    def directives(self, spec: JobSpec, size: batch.Size, time_s: int | None) -> Iterator[str]:
         name = spec.name or "hvdtools"
         if not _NAME.fullmatch(name):
             raise HvdtoolsError(
@@ -158,32 +92,29 @@ class Pbs(Scheduler):
         gpus = f":ngpus={spec.gpus_per_node}" if spec.gpus_per_node else ""
         yield f"#PBS -N {name}"
         # Left alone, PBS sets OMP_NUM_THREADS to all of a chunk's cores for every rank.
-        chunk = f"ncpus={per_node * cpus}:mpiprocs={per_node}:ompthreads={cpus}{gpus}"
-        yield f"#PBS -l select={nodes}:{chunk}"
+        ranks = size.per_node
+        chunk = f"ncpus={ranks * cpus}:mpiprocs={ranks}:ompthreads={cpus}{gpus}"
+        yield f"#PBS -l select={size.nodes}:{chunk}"
         yield "#PBS -l place=scatter"
-        if limit_s is not None:
-            yield f"#PBS -l walltime={batch.clock(limit_s)}"
+        if time_s is not None:
+            yield f"#PBS -l walltime={batch.clock(time_s)}"
         if self.queue is not None:
             yield f"#PBS -q {self.queue}"
         if self.account is not None:
             yield f"#PBS -A {self.account}"
-        if len(counts) > 1:
-            yield f"#PBS -J 0-{len(counts) - 1}"
+        if len(size.counts) > 1:
+            yield f"#PBS -J 0-{len(size.counts) - 1}"
         yield "#PBS -r y"
         yield "#PBS -j oe"
         yield from (f"#PBS {word}" for word in self.qsub)
 
-    def _lines(self, counts: tuple[int, ...], limit_s: int | None) -> Iterator[str]:
+    def lines(self, spec: JobSpec, size: batch.Size) -> Iterator[str]:
         yield 'cd "$PBS_O_WORKDIR" || exit 2'
         # PBS keeps a job's output on its first node until the job ends; this can be followed.
         yield 'exec >>"pbs-${PBS_JOBID%%.*}.out" 2>&1'
-        if counts:
-            yield f"counts=({' '.join(map(str, counts))})"
+        if size.counts:
+            yield f"counts=({' '.join(map(str, size.counts))})"
             yield "nodes=${counts[${PBS_ARRAY_INDEX:-0}]}"
-        yield from batch.alarm(limit_s, self.signal)
-
-    def waits(self) -> bool:
-        return self.wait
 
     def follow(
         self, job_id: str, on_line: Callable[[str], None], on_state: Callable[[str], None]

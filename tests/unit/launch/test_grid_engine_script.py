@@ -25,16 +25,22 @@ from hvdtools.launch.schedulers.grid_engine import (
 
 FOLDER = Path("/w")
 JOBS = {
-    "plain": replace(PLAIN, on=GridEngine("mpi")),
+    "plain": replace(PLAIN, on=GridEngine(pe="mpi")),
     "everything": replace(
         EVERYTHING,
         on=GridEngine(
-            "mpi", "a/c#1", "vision", "gpu.q@@fast", "1-02:00:10", signal=60, qsub=("-l gpu=1",)
+            pe="mpi",
+            account="a/c#1",
+            project="vision",
+            queue="gpu.q@@fast",
+            time="1-02:00:10",
+            signal=60,
+            qsub=("-l gpu=1",),
         ),
         gpus_per_node=None,
         name="my_job-1.2",
     ),
-    "sweep": replace(SWEEP, on=GridEngine("mpi", array="4,1,2")),
+    "sweep": replace(SWEEP, on=GridEngine(pe="mpi", array="4,1,2")),
 }
 # What `qstat -xml -u '*'` of 8.1.9 prints, shortened.
 QSTAT = """<?xml version='1.0'?>
