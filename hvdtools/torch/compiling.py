@@ -1,4 +1,4 @@
-"""torch.compile in regions, so that gradients still leave while backward runs.
+"""torch.compile in regions, so that gradients are still sent while backward runs.
 
 A model that is compiled as a whole has one backward function, and autograd sees
 every gradient at its end: nothing is sent before. Compiled in regions no larger

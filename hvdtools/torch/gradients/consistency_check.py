@@ -140,9 +140,9 @@ class ConsistencyCheck:
     def conclude_at_exit(self, until_s: float) -> None:
         """Read the last comparison, and with it wait for the ranks that are a step behind.
 
-        A rank whose script is over shuts Horovod down for all of them, also for
-        one that is just about to take part in the comparison. No rank can be
-        asked for details any more: it may be elsewhere.
+        A rank that ends shuts Horovod down on all ranks, also on one that is
+        about to take part in the comparison. Details are not exchanged: the
+        other ranks may have ended.
         """
         due, self._due = self._due, None
         if due is None:
@@ -155,7 +155,7 @@ class ConsistencyCheck:
             if due.comparison.found_difference():
                 logger.error(f"Replicas diverged at step {due.step}: weights or gradients differ.")
         except HorovodInternalError:
-            return  # another rank failed, and says why
+            return  # another rank failed and reports why
 
     def _in_words(self, due: _Due, differences: divergence.Differences) -> str:
         """Which ranks differ in which weights, compared one by one as they are now."""
