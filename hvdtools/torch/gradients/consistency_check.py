@@ -30,7 +30,7 @@ _POLL_S = 1e-3
 
 @dataclass(frozen=True)
 class _Due:
-    """A comparison under way: of which step, and of these buckets' weights, then averages."""
+    """A comparison under way: its step, and the buckets of the weights and averages compared."""
 
     step: int
     buckets: list[Bucket]
@@ -89,7 +89,7 @@ class ConsistencyCheck:
         weights = [combined_checksum(bucket.parameters) for bucket in buckets]
         averages = [checksum(bucket.gradients) for bucket in buckets]
         numbers = torch.stack([number.to(weights[0].device) for number in (*weights, *averages)])
-        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.proof"))
+        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.check"))
         if status is not None:
             self.name_nonfinite(status)
 
