@@ -1,4 +1,4 @@
-"""How much the running batch of this rank counts in the average over ranks."""
+"""The weight of this rank's batch in the average over ranks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def weight(value: float) -> Iterator[None]:
 
 
 def current_weight() -> float | None:
-    """The weight of a backward pass that begins now; None where nobody gave one.
+    """The weight of a backward pass that begins now; None if none was given.
 
     Within a loop over `shard(uneven="weighted")` it is the number of samples in
     the batch handed out last, 0 for a stand-in: what a mean over the batch
@@ -60,11 +60,11 @@ def current_weight() -> float | None:
 
 
 def set_batch_weight(owner: object, value: float | None) -> None:
-    """Give the batch that `owner` hands out its weight, until its next; None ends it.
+    """Set the weight of the batch that `owner` yields, until its next batch; None ends it.
 
     An owner is one pass over one loader. Passes nest (a validation loop within
     an epoch) and take turns (two loaders in one zip): the batch handed out last
-    counts, and a pass that ends uncovers what was in force beside it.
+    counts, and when a pass ends the weight of the other one is in force again.
     """
     _of_batch.pop(owner, None)
     if value is not None:

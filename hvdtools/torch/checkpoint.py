@@ -42,10 +42,9 @@ def save(
 ) -> None:
     """Write a checkpoint from rank 0. Call it on every rank; it returns when the file is there.
 
-    Every rank's buffers become rank 0's first: running statistics that each rank
-    kept for itself go on alike, and the file holds what all ranks go on with.
-    The file is written beside `path`, flushed to the disk and moved over it, so
-    that a job killed half way leaves the old file whole. It is read with
+    First every rank's buffers become rank 0's, so that per-rank running statistics
+    equal those in the file. The file is written next to `path`, flushed to the disk
+    and moved over it, so that a job killed meanwhile leaves the old file intact. It is read with
     `load`, or by `torch.load(path)`: {"hvdtools": 1, "model": state, ...}.
 
     Args:
@@ -57,7 +56,7 @@ def save(
     Raises:
         HvdtoolsError: Rank 0 could not write, or a value is of a kind that
             PyTorch does not load from a file without running its code. The same
-            sentence on every rank.
+            message on every rank.
     """
     require_started("save()")
     if model is not None:
@@ -96,9 +95,9 @@ def load(
         The extra values that `save` was given, tensors among them on the CPU.
 
     Raises:
-        HvdtoolsError: There is no such file, it is no checkpoint, it lacks what
-            is asked for, or a state does not fit its object. The same sentence
-            on every rank; objects may be loaded in part then.
+        HvdtoolsError: The file does not exist, is not a checkpoint or lacks a state,
+            or a state does not fit its object. The same message on every rank;
+            some objects may have been loaded.
     """
     require_started("load()")
     source = Path(path)
@@ -173,7 +172,7 @@ def _write_file(target: Path, states: dict[str, Any], extra: dict[str, Any]) -> 
 
     Raises:
         HvdtoolsError: `_read_file` would refuse a value; names it.
-        OSError: The disk would not have it. An older file is as it was.
+        OSError: Writing failed. An older file is unchanged.
     """
     part = target.with_name(f".{target.name}.part")
     try:

@@ -17,9 +17,8 @@ _WORD_BYTES = 8
 def checksum(tensor: Tensor) -> Tensor:
     """The sum of the tensor's bits as 64-bit words, modulo 2**64: shape (), int64, on its device.
 
-    Whole numbers, so that the order of adding, and with it the device, does not
-    matter: one changed bit changes it, and the time is that of one reading. Words
-    that change places do not.
+    Integer addition does not depend on the order, so not on the device. It takes
+    one reading of the tensor. One changed bit changes it; swapped words do not.
     """
     flat = _in_memory_order(tensor.detach())
     whole = flat.numel() * flat.itemsize // _WORD_BYTES * (_WORD_BYTES // flat.itemsize)
@@ -31,7 +30,7 @@ def checksum(tensor: Tensor) -> Tensor:
 
 
 def _in_memory_order(tensor: Tensor) -> Tensor:
-    """All elements as one dimension, without a copy where they lie dense in any order."""
+    """All elements as one dimension, without a copy if they are dense, in any order."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     expected = torch.empty_like(tensor, device="meta", memory_format=torch.preserve_format).stride()
@@ -49,13 +48,13 @@ def checksums(tensors: Sequence[Tensor]) -> Tensor:
 def combined_checksum(tensors: Sequence[Tensor]) -> Tensor:
     """One checksum of several tensors of one dtype and device: shape (), int64.
 
-    Laid together first, since on a GPU the number of kernels is what counts.
+    Concatenated first, because on a GPU the number of kernels decides the time.
     """
     return checksum(torch.cat([_in_memory_order(tensor.detach()) for tensor in tensors]))
 
 
 class Comparison:
-    """A comparison of numbers over ranks that is under way.
+    """An asynchronous comparison of numbers over ranks.
 
     Args:
         numbers: Shape (n,), int64; the same length on every rank.
@@ -86,8 +85,8 @@ class Comparison:
     def conclude(self) -> Differences:
         """Wait for all ranks: {place: the ranks that differ there from most}; {} if all agree.
 
-        Where there is no majority the ranks that differ from rank 0. Every rank
-        gets the same answer.
+        Without a majority, the ranks that differ from rank 0. The result is the
+        same on every rank.
         """
         if not self.found_difference():
             return {}

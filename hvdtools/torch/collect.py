@@ -1,4 +1,4 @@
-"""Averages and lists over ranks of what a script measures, broadcasts of what one rank knows."""
+"""Collectives on the values of a script: average, broadcast and gather."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def average(value: ValueT, count: float | None = 1) -> ValueT:
     """The mean of `value` over ranks, each rank weighted by `count`.
 
     ``sum(count_r * value_r) / sum(count_r)``, added up in float64. With `count`
-    the number of samples behind a rank's mean this is the mean over all
+    the number of samples of a rank's mean this is the mean over all
     samples, however unevenly they are spread. A rank with count 0 adds nothing,
     whatever its value (a NaN from an empty part too).
 
@@ -117,7 +117,7 @@ def broadcast(value: AnyT, root: int = 0) -> AnyT:
         root: The rank whose value is kept, 0 to size - 1.
 
     Raises:
-        HvdtoolsError: There is no such rank.
+        HvdtoolsError: `root` is not a rank of the job.
     """
     topology = require_started("broadcast()")
     if not 0 <= root < topology.size:
@@ -159,7 +159,7 @@ def gather(tensor: Tensor) -> list[Tensor]:
         rank's device and without a graph. They are copies, this rank's own too.
 
     Raises:
-        HvdtoolsError: `tensor` is no dense tensor.
+        HvdtoolsError: `tensor` is not a dense tensor.
     """
     require_started("gather()")
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:

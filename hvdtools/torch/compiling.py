@@ -1,4 +1,4 @@
-"""torch.compile in regions, so that gradients still leave while backward runs.
+"""torch.compile in regions, so that gradients are still sent while backward runs.
 
 A model that is compiled as a whole has one backward function, and autograd sees
 every gradient at its end: nothing is sent before. Compiled in regions no larger
@@ -23,8 +23,8 @@ def compile(model: ModuleT, *, region_mib: float = 25.0, **options: Any) -> Modu
     """Compile a model in place, in regions, so that communication overlaps with backward.
 
     A region is a submodule with at most `region_mib` of trainable parameters,
-    the largest there is; a layer that alone has more is one, too. A model that
-    small is compiled as a whole. What lies between the regions runs uncompiled.
+    as large as possible; a single layer above it is a region, too. A model of at
+    most that size is compiled as a whole. Code between the regions runs uncompiled.
 
     Args:
         model: Prepared or not. Its class, parameters and state_dict stay.

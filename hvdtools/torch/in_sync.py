@@ -1,4 +1,4 @@
-"""Compare a model over ranks by hand."""
+"""assert_in_sync(): compare a model over ranks on request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def assert_in_sync(model: Module, optimizer: Optimizer | None = None) -> None:
     """Compare weights, buffers and optimizer state over ranks, bit by bit.
 
     Call it on every rank. Running statistics of batch-norm layers that are not
-    synchronized are left out: each rank has its own.
+    synchronized are left out: they differ between ranks.
 
     Args:
         model: Prepared or not.

@@ -43,8 +43,8 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
     other times the groups show the rate without it. Steps that `GradScaler`
     skips do not count.
 
-    The progress lies in each parameter group under "hvdtools_scale_lr" and so
-    goes with `state_dict()`. On resume call `scale_lr` before or after
+    The progress is kept in each parameter group under "hvdtools_scale_lr" and so
+    is part of `state_dict()`. On resume call `scale_lr` before or after
     `load_state_dict`, and again on a copy or an unpickled optimizer: a rate that
     is scaled already is not scaled twice, and the saved warm-up goes on.
 
@@ -65,7 +65,7 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
             `load_state_dict` where that comes second: the saved rate was scaled
             by another factor (a job of another number of ranks), or not scaled.
             A scheduler's saved state would bring that rate back, so it is
-            refused; with policy="none" the rate and its warm-up go on as saved.
+            refused; with policy="none" the rate and its warm-up continue as saved.
     """
     ranks = require_started("scale_lr()").size
     factor = scale_factor(policy, ranks)
@@ -93,8 +93,8 @@ def scale_lr(optimizer: Optimizer, policy: str = "linear", warmup_steps: int = 0
 def _refuse_scheduler(groups: list[dict[str, Any]]) -> None:
     if any("initial_lr" in group for group in groups):
         raise HvdtoolsError(
-            "A learning-rate scheduler has met this optimizer, or the one whose state it loaded, "
-            "and keeps the lr it found: call scale_lr() before the scheduler is made."
+            "A learning-rate scheduler was made for this optimizer, or for the one that its loaded "
+            "state is from, and keeps the old lr: call scale_lr() before the scheduler is made."
         )
     if any("lr" not in group for group in groups):
         raise HvdtoolsError('scale_lr() found a parameter group without "lr": give it one.')
@@ -134,7 +134,7 @@ class _WarmUp:
 
     Args:
         factor: By which this job scales.
-        policy: Its name; with "none" a loaded rate is taken as it is.
+        policy: Its name; with "none" a loaded rate stays unchanged.
     """
 
     def __init__(self, factor: float, policy: str) -> None:
@@ -238,7 +238,7 @@ class _WarmUp:
                 raise HvdtoolsError(
                     f"The optimizer's saved lr was scaled by {found:g} and this job scales by "
                     f"{self._factor:g}: resume on the number of ranks and with the policy it was "
-                    'saved with, or go on with the saved lr by scale_lr(optimizer, policy="none").'
+                    'saved with, or keep the saved lr with scale_lr(optimizer, policy="none").'
                 )
 
     def _before_load(self, optimizer: Optimizer, state: dict[str, Any]) -> None:

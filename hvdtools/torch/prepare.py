@@ -47,7 +47,7 @@ def prepare(
 ) -> tuple[ModelT, OptimizerT]:
     """Broadcast rank 0's weights and average gradients over ranks from now on.
 
-    Both objects are returned as they came, unwrapped. When `backward()`
+    Both objects are returned unwrapped. When `backward()`
     returns, every `.grad` is the average over ranks, or None where no rank used
     that parameter; clipping, scaling, schedulers and closures need nothing
     special. A rank that did not use a parameter counts as a zero, as in one
@@ -72,8 +72,8 @@ def prepare(
         sync_batchnorm: Let batch-norm layers, in training, normalize over the
             batches of all ranks, as one process on the joined batch does; an
             all-reduce for each layer and direction. Otherwise each rank uses and
-            keeps the statistics of its own part, which is faster and trains
-            another model: use `hvt.save` so that all ranks go on from rank 0's.
+            keeps per-rank statistics, which is faster and trains
+            another model: use `hvt.save` so that all ranks resume from rank 0's.
         check_every: Steps between two comparisons of weights and averaged
             gradients over ranks, by checksums that travel while training goes on;
             the first three steps always. Replicas that diverged raise on every
@@ -86,7 +86,7 @@ def prepare(
         The same `model` and `optimizer`.
 
     Raises:
-        HvdtoolsError: The call cannot do what it says; the sentence says why.
+        HvdtoolsError: An argument cannot be used, or the ranks' models differ.
     """
     require_started("prepare()")
     _check(model, optimizer, accumulate, bucket_mib, check_every)
@@ -127,7 +127,7 @@ def prepare(
 
 
 def _tell_first_step(optimizer: Optimizer) -> None:
-    """Stays after its one line: a hook that goes breaks the loop over those behind it."""
+    """Log the first step. The hook stays: removing it would break the loop over the hooks."""
     rank = hvd.rank()
     optimizer.register_step_post_hook(lambda *_: log_first_step(rank))
 
@@ -158,8 +158,8 @@ def _check(
     strangers = sum(id(p) not in own for group in optimizer.param_groups for p in group["params"])
     if strangers:
         raise HvdtoolsError(
-            f"The optimizer holds {strangers} parameters that are not the model's, and nobody "
-            "would average them: make the optimizer from this model's parameters (after moving "
+            f"The optimizer holds {strangers} parameters that are not the model's, which would "
+            "not be averaged: make the optimizer from this model's parameters (after moving "
             "or wrapping the model)."
         )
     for other in _reducers:

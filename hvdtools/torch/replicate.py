@@ -1,7 +1,7 @@
 """Make every rank's model and optimizer equal to rank 0's, in place.
 
 Broadcasting moves bytes and adds nothing up, so every tensor travels as uint8:
-bfloat16, bool and integer buffers need no case of their own.
+bfloat16, bool and integer buffers need no special case.
 """
 
 from __future__ import annotations

@@ -20,21 +20,21 @@ from hvdtools.torch.waiting import waiting
 def init(expect_size: int | None = None, *, stall_s: float = 60.0) -> Topology:
     """Join the job that the launcher started, and return this process' place in it.
 
-    Rank and size come from whoever started the process (horovodrun, mpirun, srun,
-    torchrun, or nobody: rank 0 of 1). On a GPU machine the process is pinned to
+    Rank and size come from the launcher (horovodrun, mpirun, srun, torchrun; without
+    one: rank 0 of 1). On a GPU machine the process is pinned to
     the GPU of its local rank; the threads of a rank on the CPU are bounded to its
     share of the cores, unless OMP_NUM_THREADS says otherwise. Open MPI and Horovod
-    are told what pays on the CPU unless they were told already. Calling it again
-    returns the same.
+    get settings that are faster on the CPU unless they are set already. A second call
+    returns the same topology.
 
     Args:
         expect_size: The number of ranks that the script counts on; a job of
             another size raises.
-        stall_s: Seconds that ranks wait for another before rank 0 says which one
+        stall_s: Seconds that ranks wait for another before rank 0 logs which one
             has not arrived, where it is, and what they wait for; 0 for never.
 
     Raises:
-        HvdtoolsError: The job is not the one promised: Horovod sees another
+        HvdtoolsError: The job is not the one expected: Horovod sees another
             size than the launcher (it would train separate models), ranks do not
             come together, or there are fewer GPUs than local ranks.
     """

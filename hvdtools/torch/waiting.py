@@ -1,4 +1,4 @@
-"""Wait for the other ranks, and let it be known for what."""
+"""Wait for the other ranks, and record what for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _waits: list[tuple[str | Callable[[], str], float]] = []
 
 @contextmanager
 def waiting(what: str | Callable[[], str]) -> Iterator[None]:
-    """Say what this rank waits for while the block runs, for the report of a stall."""
+    """Record what this rank waits for while the block runs, for the stall report."""
     wait = (what, time.monotonic())
     _waits.append(wait)
     try:
@@ -39,7 +39,7 @@ def current_wait() -> tuple[str, float] | None:
 
 
 def wait_for(handle: int, *, on_gpu: bool) -> Tensor:
-    """What Horovod's asynchronous operation `handle` gives, once every rank has done its part.
+    """The result of Horovod's asynchronous operation `handle`; waits for every rank.
 
     Horovod's own wait spins, on a core that its thread needs to add up
     gradients on the CPU.

@@ -85,7 +85,7 @@ def test_srun_offers_pmix_and_ports(slurm_cluster: SlurmCluster) -> None:
 
 def test_a_node_comes_back_after_a_crash(slurm_cluster: SlurmCluster) -> None:
     slurm_cluster.cluster.crash("host2")
-    slurm_cluster.boot("host2")
+    slurm_cluster.cluster.boot("host2")
     slurm_cluster.wait_idle()
     assert said(slurm_cluster, "srun", "-w", "host2", "hostname") == ["host2"]
 

@@ -10,7 +10,7 @@ from rank_sessions import RankCheck, rank_checks
 # Program -> in sessions of how many ranks all of its checks run.
 TORCH = {
     "rank_checks": (2, 3),
-    "rank_consistency_check": (2, 3),
+    "rank_consistency": (2, 3),
     "rank_batchnorm": (1, 2, 3),
     "rank_checkpoint": (1, 2),
     "rank_shards": (2, 3),
@@ -55,7 +55,7 @@ ALONE = [
 # 3 ranks other checks of the same kind stay: SGD in float64, embeddings under a tape, ...
 LONG = {
     "rank_batchnorm": {"check_compiled", "check_the_layers_stay_the_users"},
-    "rank_consistency_check": {"check_compiled_regions_keep_the_overlap"},
+    "rank_consistency": {"check_compiled_regions_keep_the_overlap"},
     "rank_shards": {"check_workers", "check_every_kind_in_every_mode"},
     "rank_keras": {
         "check_settings_equal_one_process",

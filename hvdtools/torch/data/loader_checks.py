@@ -1,4 +1,4 @@
-"""What kind of loader did shard() get, and did every rank get the same?"""
+"""Which kind of loader shard() got, and whether every rank got the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _numbers = itertools.count()
 
 
 def own_batches(loader: DataLoader[Any]) -> Iterable[Any] | None:
-    """The batch sampler that the user made; DataLoader's own goes with a batch_size."""
+    """The batch sampler that the user made; None for DataLoader's default one."""
     if type(loader.batch_sampler) is BatchSampler and loader.batch_size is not None:
         return None
     return loader.batch_sampler
@@ -85,10 +85,10 @@ def present_split(loader: DataLoader[Any]) -> Split | None:
 
 
 def require_fitting(split: Split, topology: Topology, uneven: str | None, seed: int | None) -> None:
-    """Raise if the split is not this job's, or not the one that was asked for; else tell.
+    """Raise if the split is not this job's, or not the one that was asked for; else log it.
 
     Raises:
-        HvdtoolsError: Says which.
+        HvdtoolsError: The message names the difference.
     """
     if (split.rank, split.size) != (topology.rank, topology.size):
         raise HvdtoolsError(
@@ -97,8 +97,8 @@ def require_fitting(split: Split, topology: Topology, uneven: str | None, seed: 
         )
     if uneven not in (None, split.uneven) or seed is not None:
         raise HvdtoolsError(
-            f'The loader is split already by a {split.by}, with uneven="{split.uneven}" and a seed '
-            "of its own: give shard() the plain loader, or neither uneven nor seed."
+            f'The loader is split already by a {split.by}, with uneven="{split.uneven}" and its '
+            "own seed: give shard() the plain loader, or neither uneven nor seed."
         )
     logger.info(
         'shard(): a %s splits the loader already (uneven="%s"); it stays.', split.by, split.uneven

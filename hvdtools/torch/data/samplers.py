@@ -28,7 +28,7 @@ class Part:
 
     Attributes:
         items: Indices of samples, or whatever else the order holds.
-        own: So many come first; those behind them make up a stand-in batch.
+        own: How many of them, the first ones, are the rank's own; the others are a stand-in batch.
     """
 
     items: list[Any]
@@ -50,7 +50,7 @@ class PartSampler(Sampler[Any]):
 
     @abstractmethod
     def set_epoch(self, epoch: int) -> None:
-        """Make the next pass be epoch `epoch`, as when training goes on from a checkpoint."""
+        """Make the next pass be epoch `epoch`, as when training resumes from a checkpoint."""
 
     @abstractmethod
     def _order(self) -> Tensor | list[Any]:
@@ -83,14 +83,14 @@ class ShardSampler(PartSampler):
     """Every size-th sample of one order that all ranks share.
 
     The ranks' k-th batches together are the k-th global batch. Each pass over
-    it is the next epoch with an order of its own, drawn from (seed, epoch).
+    it is the next epoch with a new order, drawn from (seed, epoch).
 
     Args:
         samples: Length of the dataset.
         topology: This process' place in the job.
         shuffle: False keeps the dataset's order.
         seed: The same on every rank.
-        uneven: What becomes of the up to size - 1 samples that do not divide
+        uneven: How the up to size - 1 samples are treated that do not divide
             evenly, as in `shard()`.
         batch_size: Of the loader on each rank; "weighted" makes a stand-in of
             that many.
@@ -135,7 +135,7 @@ class DrawnSampler(PartSampler):
     Args:
         inner: A sampler (of indices, or of whole batches of them) of finite
             length. Only rank 0's is drawn from.
-        deal: How its items are dealt.
+        deal: How its items are assigned to ranks.
         noun: What its items are, for a message.
     """
 

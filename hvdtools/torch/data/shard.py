@@ -24,7 +24,7 @@ from hvdtools.torch.data.stream import CountingCollate, StreamPart
 from hvdtools.torch.data.weighted_loaders import StreamLoader, WeightedLoader
 from hvdtools.torch.session import require_started
 
-# What a loader keeps beside its data, as far as this PyTorch knows it (in_order: 2.6 and newer).
+# Options that the new loader keeps, if this PyTorch has them (in_order: 2.6 and newer).
 _KEPT = (
     "num_workers",
     "collate_fn",
@@ -45,19 +45,19 @@ def shard(
 ) -> DataLoader[Any]:
     """A loader over this rank's part of `loader`'s data.
 
-    Samples are dealt out in turn, and the batch size stays that of `loader` on
+    Samples are assigned to ranks round-robin, and the batch size stays that of `loader` on
     each rank: the k-th batches of all ranks together are the k-th batch of one
-    process with a batch size times the number of ranks. `uneven` says what
-    becomes of the samples that do not divide evenly:
+    process with a batch size times the number of ranks. `uneven` decides about
+    the samples that do not divide evenly:
 
-    - "drop" (where nothing is said): up to size - 1 samples an epoch are left
+    - "drop" (the default): up to size - 1 samples an epoch are left
       out, others in each epoch of a shuffled loader. Equal steps on every rank.
     - "pad": the first samples of the order are repeated to fill. Equal steps.
     - "weighted": every sample exactly once, equal steps, and each batch weighs
       as much as it has samples: `backward()` returns the mean over all samples
       of all ranks' batches. A rank that has run out gets its last batch again
       (or, had it none, one of another rank's samples) with weight 0, so it
-      changes no gradient; `batch_weight()` tells, as in
+      changes no gradient; `batch_weight()` returns the weight, as in
       ``average(loss, count=batch_weight())``. The weight in force is that of
       the batch handed out last, until its loop has ended: a script that
       fetches batches ahead, or keeps an iterator half way and trains on another
@@ -69,24 +69,24 @@ def shard(
     With `drop_last` an incomplete batch of all ranks together is left out, in
     "weighted" and "ragged" too.
 
-    What can be dealt, with any number of workers:
+    What can be sharded, with any number of workers:
 
     - A map-style dataset that is shuffled or not: each epoch's order is drawn
-      from one seed. Call ``loader.sampler.set_epoch(k)`` to go on at epoch k.
+      from one seed. Call ``loader.sampler.set_epoch(k)`` to resume at epoch k.
     - A map-style dataset with a sampler or batch sampler of your own: rank 0's
       is drawn from at the start of each epoch, to its end, and whole batches
-      are dealt out where it makes batches. Every rank must begin the epoch.
+      are assigned where it makes batches. Every rank must begin the epoch.
       ``loader.sampler.set_epoch(k)``, or ``loader.batch_sampler.set_epoch(k)``,
       reaches it.
     - ``batch_size=None``, where each item is a ready batch: whole items are
-      dealt, and count as many samples as their first tensor is long.
+      assigned, and count as many samples as their first tensor is long.
     - An IterableDataset. Every rank runs through the **same** stream (the
       random numbers of workers are seeded alike for it; without workers it
       must not draw from the script's own) and keeps its own
-      samples; what is said above of the last samples holds for each worker's
+      samples; `uneven` applies to the last samples of each worker's
       part of the stream. If the ranks' streams differ in length, all raise.
     - A loader with a DistributedSampler for this job, or one that shard()
-      made, is returned as it is.
+      made, is returned unchanged.
 
     Every rank must begin every pass: one look at a first batch on one rank
     alone moves that rank to the next epoch's order. Random augmentation in the
@@ -106,7 +106,7 @@ def shard(
         where an IterableDataset has none.
 
     Raises:
-        HvdtoolsError: The loader cannot be dealt out, differs between ranks, is
+        HvdtoolsError: The loader cannot be sharded, differs between ranks, is
             split for another job or in another mode, or has fewer samples than
             there are ranks and "drop" leaves them out.
     """

@@ -22,9 +22,9 @@ class StandIn:
 class StreamPart(IterableDataset[Any]):
     """Every size-th sample of a stream that every rank runs through as a whole.
 
-    It runs where the stream would, in a worker too: there it deals what that
-    worker's part of the stream holds, so each worker yields as many batches as
-    its fellows on other ranks.
+    It runs where the stream would, in a worker too: there it shards that
+    worker's part of the stream, so each worker yields as many batches as
+    its counterparts on other ranks.
 
     Everything else about it is the stream's: attributes are read from and
     written to the stream, as a `worker_init_fn` does through
@@ -32,7 +32,7 @@ class StreamPart(IterableDataset[Any]):
 
     Args:
         stream: The same samples in the same order on every rank.
-        deal: How they are dealt.
+        deal: How they are assigned to ranks.
     """
 
     def __init__(self, stream: IterableDataset[Any], deal: Sharding) -> None:
@@ -85,7 +85,7 @@ class CountingCollate:
     """Collates samples, and says how many of them count.
 
     Args:
-        collate: The loader's own; it never sees a stand-in for what it is.
+        collate: The loader's own; it gets the samples of stand-ins.
         batched: True if it gets a list of samples; False if one ready batch.
 
     Returns:

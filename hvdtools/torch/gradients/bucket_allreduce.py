@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import horovod.torch as hvd
 import torch
@@ -71,15 +70,22 @@ class RoundInputs:
     idle: bool
 
 
-class Round(Protocol):
-    """One averaging of all gradients.
+class Round:
+    """One averaging of all gradients; in a job of one rank nothing is sent.
 
     `mark_ready` and, to overlap, `send_ready` while gradients arrive; then
     `send_rest` and `settle`. `abort` ends it at any time instead.
+
+    Args:
+        step: The number of the round, from 1, the same on every rank.
+        inputs: What the backward pass gives to it.
+        parameters: Of the model.
     """
 
-    step: int
-    inputs: RoundInputs
+    def __init__(self, step: int, inputs: RoundInputs, parameters: Sequence[Parameter]) -> None:
+        self.step = step
+        self.inputs = inputs
+        self._parameters = parameters
 
     def mark_ready(self, index: int) -> None:
         """Note that the gradient of parameter `index` has arrived."""
@@ -92,9 +98,11 @@ class Round(Protocol):
 
     def has_sent(self, index: int) -> bool:
         """Whether the bucket of parameter `index` has been sent."""
+        return False
 
+    @torch.no_grad()
     def settle(self) -> RoundStatus | None:
-        """Wait for all buckets and make every `.grad` the average.
+        """Wait for all buckets and make every `.grad` the average over passes and ranks.
 
         Returns:
             The ranks' control flags; None if the host runs ahead of the GPU,
@@ -103,6 +111,17 @@ class Round(Protocol):
         Raises:
             HvdtoolsError: The averages are not what the script asked for.
         """
+        weight = self.inputs.weight
+        if weight is None:
+            return None
+        RoundStatus(0, 1, weight.weight, weight.passes, 0, 0).require_sound(late=False)
+        if self.inputs.saved is not None:
+            restore(self.inputs.saved, self._parameters)
+        factor = weight.scale * weight.passes / weight.weight
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        if factor != 1 and gradients:
+            torch._foreach_mul_(gradients, factor)
+        return None
 
     def abort(self, next_index: int | None) -> bool:
         """End a round that an exception cut off, so that no other rank waits for it.
@@ -114,6 +133,7 @@ class Round(Protocol):
         Returns:
             Whether that gradient was added to a bucket that was being averaged.
         """
+        return False
 
 
 class BucketAllreduce:
@@ -163,23 +183,22 @@ class BucketAllreduce:
         """Begin a round; every rank begins the same number of rounds."""
         self.rounds += 1
         if hvd.size() == 1:
-            return OneRankRound(self.rounds, inputs, self._parameters)
+            return Round(self.rounds, inputs, self._parameters)
         self.layout.refresh()
-        return AllreduceRound(self, self.rounds, inputs)
+        return AllreduceRound(self.rounds, inputs, self._parameters, self)
 
 
-class AllreduceRound:
-    """A `Round` that averages over ranks.
+class AllreduceRound(Round):
+    """A round that averages over ranks, with the buckets of `owner`."""
 
-    Args:
-        owner: Whose buckets are sent.
-        step: The number of the round, from 1, the same on every rank.
-        inputs: What this rank gives to it.
-    """
-
-    def __init__(self, owner: BucketAllreduce, step: int, inputs: RoundInputs) -> None:
-        self.step = step
-        self.inputs = inputs
+    def __init__(
+        self,
+        step: int,
+        inputs: RoundInputs,
+        parameters: Sequence[Parameter],
+        owner: BucketAllreduce,
+    ) -> None:
+        super().__init__(step, inputs, parameters)
         self._owner = owner
         self._layout = owner.layout
         self._buckets = owner.layout.buckets
@@ -312,50 +331,3 @@ class AllreduceRound:
             if bucket.payload._version != version:
                 bucket.clear_gradients()
         return mixed
-
-
-class OneRankRound:
-    """A `Round` in a job of one rank: nothing is sent, and weighted passes are averaged.
-
-    Args:
-        step: The number of the round, from 1.
-        inputs: What the passes left.
-        parameters: Of the model.
-    """
-
-    def __init__(self, step: int, inputs: RoundInputs, parameters: Sequence[Parameter]) -> None:
-        self.step = step
-        self.inputs = inputs
-        self._parameters = parameters
-
-    def mark_ready(self, index: int) -> None:
-        """Nothing waits for it."""
-
-    def send_ready(self) -> None:
-        """Nothing is sent."""
-
-    def send_rest(self) -> None:
-        """Nothing is sent."""
-
-    def has_sent(self, index: int) -> bool:
-        """Nothing is sent."""
-        return False
-
-    @torch.no_grad()
-    def settle(self) -> RoundStatus | None:
-        """Make every `.grad` the weighted mean over the passes; nothing without weights."""
-        weight = self.inputs.weight
-        if weight is None:
-            return None
-        RoundStatus(0, 1, weight.weight, weight.passes, 0, 0).require_sound(late=False)
-        if self.inputs.saved is not None:
-            restore(self.inputs.saved, self._parameters)
-        factor = weight.scale * weight.passes / weight.weight
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        if factor != 1 and gradients:
-            torch._foreach_mul_(gradients, factor)
-        return None
-
-    def abort(self, next_index: int | None) -> bool:
-        """Nobody waits."""
-        return False

@@ -84,7 +84,7 @@ class Bucket:
         self.allocate()
 
     def allocate(self) -> None:
-        """Take new buffers of zeros; the old ones live on in whoever still uses them."""
+        """Take new buffers of zeros; the old ones stay with their other users."""
         align = _ALIGN_BYTES // self.dtype.itemsize
         sizes = [-(-parameter.numel() // align) * align for parameter in self.parameters]
         count, total, device = len(self.parameters), sum(sizes), self.parameters[0].device

@@ -30,7 +30,7 @@ _POLL_S = 1e-3
 
 @dataclass(frozen=True)
 class _Due:
-    """A comparison under way: of which step, and of these buckets' weights, then averages."""
+    """A comparison under way: its step, and the buckets of the weights and averages compared."""
 
     step: int
     buckets: list[Bucket]
@@ -89,7 +89,7 @@ class ConsistencyCheck:
         weights = [combined_checksum(bucket.parameters) for bucket in buckets]
         averages = [checksum(bucket.gradients) for bucket in buckets]
         numbers = torch.stack([number.to(weights[0].device) for number in (*weights, *averages)])
-        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.proof"))
+        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.check"))
         if status is not None:
             self.name_nonfinite(status)
 
@@ -138,9 +138,9 @@ class ConsistencyCheck:
     def conclude_at_exit(self, until_s: float) -> None:
         """Read the last comparison, and with it wait for the ranks that are a step behind.
 
-        A rank whose script is over shuts Horovod down for all of them, also for
-        one that is just about to take part in the comparison. No rank can be
-        asked for details any more: it may be elsewhere.
+        A rank that ends shuts Horovod down on all ranks, also on one that is
+        about to take part in the comparison. Details are not exchanged: the
+        other ranks may have ended.
         """
         due, self._due = self._due, None
         if due is None:
@@ -153,7 +153,7 @@ class ConsistencyCheck:
             if due.comparison.found_difference():
                 logger.error(f"Replicas diverged at step {due.step}: weights or gradients differ.")
         except HorovodInternalError:
-            return  # another rank failed, and says why
+            return  # another rank failed and reports why
 
     def _in_words(self, due: _Due, differences: Differences) -> str:
         """Which ranks differ in which weights, compared one by one as they are now."""

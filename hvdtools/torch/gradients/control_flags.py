@@ -1,4 +1,4 @@
-"""The control flags: what ranks tell each other with every bucket.
+"""The control flags: the status that ranks exchange with every bucket.
 
 A few numbers are averaged over ranks like the gradients, in the tail of their
 payload where the transport carries them (`transport.py`). The flags of the

@@ -20,7 +20,7 @@ passes send. Buckets are sent strictly in index order, so that all ranks send
 the same sequence, and the last one not before the end of the task. A gradient
 that torch.autograd.grad computes reaches the output but no parameter: hence
 the passes that are forgotten. An aborted round is finished because other ranks
-wait for its buckets: the abort flag tells them.
+wait for its buckets: the abort flag informs them.
 
 `autograd_hooks` reports the events. `accumulation` has what adds up before it
 is sent, and its weight; `bucket_allreduce` one round of averaging;
@@ -178,7 +178,7 @@ class Reducer:
             if running.round is not None:
                 running.round.send_rest()
                 # Once the other models of this backward pass have sent theirs:
-                # on another rank they may come first, and would wait for ever.
+                # on another rank they may come first, and the ranks would deadlock.
                 at_end_of_backward(functools.partial(self._on_all_sent, running))
                 return
             self._pass = None

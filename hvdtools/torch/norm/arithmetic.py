@@ -2,7 +2,7 @@
 
 With n values in a channel over all ranks, xhat = (x - mean) / sqrt(variance + eps)
 and y = weight * xhat + bias. Each rank's loss counts with weight w, and what
-crosses ranks in backward must count alike: the reducer multiplies this rank's
+is summed over ranks in backward must count alike: the reducer multiplies this rank's
 gradients by its own w afterwards, so that
 
     dx = weight / sqrt(variance + eps)

@@ -17,7 +17,7 @@ from hvdtools.torch.norm.arithmetic import Moments, global_moments, normalize
 
 
 class _Synchronized(_BatchNorm):
-    """What a batch-norm layer gains: in training it normalizes over all ranks' batches.
+    """Mixed into a batch-norm layer: in training it normalizes over all ranks' batches.
 
     In evaluation, and in a job of one rank, it is the user's own layer.
     """
@@ -102,7 +102,7 @@ def sync_batchnorm(model: Module, label: str) -> int:
         The number of layers changed.
 
     Raises:
-        HvdtoolsError: A layer has a forward of its own, is lazy and without a
+        HvdtoolsError: A layer has a custom forward, is lazy and without a
             size yet, is scripted, or synchronizes over a group of ranks. No
             layer was changed then.
     """
@@ -141,7 +141,7 @@ def _refuse(name: str, module: Module) -> None:
     own = "forward" in vars(module) or type(module).forward not in _KNOWN_FORWARDS
     if own:
         raise HvdtoolsError(
-            f"Batch-norm layer {name} is a {kind} with a forward of its own, whose statistics "
+            f"Batch-norm layer {name} is a {kind} with a custom forward, so its statistics "
             "cannot be shared over ranks: use torch's BatchNorm layer there, or leave "
             "sync_batchnorm=False."
         )

@@ -27,7 +27,7 @@ def check_topology() -> None:
     refused(f"the job has {SIZE} ranks", lambda: hvt.init(expect_size=SIZE + 1))
 
 
-def check_rank_0s_model_and_optimizer_win() -> None:
+def check_prepare_broadcasts_model_and_optimizer_of_rank_0() -> None:
     torch.manual_seed(RANK)
     model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to(torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1 * (RANK + 1))
@@ -124,7 +124,7 @@ class _Trip(nn.Module):
         return _Raise.apply(hidden) if self.armed else hidden
 
 
-def check_an_exception_on_one_rank_is_known_to_all() -> None:
+def check_an_exception_on_one_rank_aborts_all_ranks() -> None:
     for to_none in (True, False):
         one_rank_fails(to_none=to_none)
 

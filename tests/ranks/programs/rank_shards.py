@@ -373,7 +373,7 @@ def check_streams_of_different_lengths_are_refused() -> None:
         assert hvt.batch_weight() is None
 
 
-def check_a_stream_too_short_for_a_batch_is_told() -> None:
+def check_a_stream_too_short_for_a_batch_is_logged() -> None:
     loader = hvt.shard(DataLoader(Stream(Rows(SIZE - 1))))
     batches, messages = told(lambda: list(loader))
     assert batches == []

@@ -58,9 +58,8 @@ def _exec(cluster: ClusterHosts, host: str, argv: list[str]) -> int:
 
 def _boot(cluster: ClusterHosts, given: argparse.Namespace) -> None:
     if is_on(cluster):
-        SlurmCluster(cluster).boot(given.host)
-    else:
-        cluster.boot(given.host)
+        SlurmCluster(cluster)  # its daemons boot with the host
+    cluster.boot(given.host)
 
 
 def _heal(cluster: ClusterHosts) -> None:

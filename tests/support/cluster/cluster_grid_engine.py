@@ -79,6 +79,7 @@ class GridEngineCluster:
         made._start_master()
         for host in made.nodes:
             made.start(host)
+        cluster.on_boot.append(made.start)
         wait_for(made._all_answer, "all nodes of Grid Engine", 60)
         return made
 
@@ -95,16 +96,15 @@ class GridEngineCluster:
         return self.cluster.exec(LOGIN, argv, timeout_s=timeout_s, env=variables, cwd=cwd)
 
     def start(self, host: str) -> None:
-        """Start the daemon of a node, after a boot for instance."""
+        """Start the daemon of a host."""
         self._do(host, "mkdir", "-p", "/run/gridengine")
-        self._do(host, "/usr/sbin/sge_execd")
+        self._do(host, "/usr/sbin/sge_qmaster" if host == LOGIN else "/usr/sbin/sge_execd")
 
     def heal(self) -> None:
         """End all jobs, undo what was disturbed, and put nodes to work again."""
         self.run(["qdel", "-u", "*"], cwd="/")
         wait_for(lambda: not self.run(["qstat", "-u", "*"], cwd="/").stdout, "no jobs", 30)
-        for host in self.cluster.heal():
-            self.start(host)
+        self.cluster.heal()
         self.run(["qmod", "-cq", "*"], cwd="/")
 
     def _write(self) -> None:
@@ -134,8 +134,7 @@ class GridEngineCluster:
             ("operators", "root"),
         ):
             self._do(LOGIN, PROGRAMS / "spooldefaults", what, value)
-        self._do(LOGIN, "mkdir", "-p", "/run/gridengine")
-        self._do(LOGIN, "/usr/sbin/sge_qmaster")
+        self.start(LOGIN)
         wait_for(lambda: self.run(["qconf", "-sconf"], cwd="/").returncode == 0, "qmaster", 30)
         for host in self.nodes:
             self._do(LOGIN, "qconf", "-ah", host)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cluster_etc
@@ -27,6 +27,8 @@ class ClusterHosts(Running):
     def __init__(self, name: str) -> None:
         super().__init__(Place(name))
         self.disturbed = False
+        # What schedulers start on a host whenever it boots.
+        self.on_boot: list[Callable[[str], None]] = []
 
     @classmethod
     def up(cls, name: str, hosts: int = 4, seen: Sequence[str | Path] = ()) -> ClusterHosts:
@@ -156,6 +158,9 @@ class ClusterHosts(Running):
                 said = (self.place.log / host).read_text().strip()
                 raise ClusterError(f"{host} does not come up: {error} {said}") from None
             self._network(host).plug(host, self.init(host), MAIN_NIC, f"{address(host)}/24")
+        for host in hosts:
+            for start in self.on_boot:
+                start(host)
 
     def _network(self, host: str) -> Network:
         """The switch, to be asked for something of `host`."""

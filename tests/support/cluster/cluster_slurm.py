@@ -40,6 +40,7 @@ class SlurmCluster:
         self.nodes = tuple(host for host in cluster.hosts if host != LOGIN)
         if not is_on(cluster):
             raise ClusterError(f"there is no Slurm on the test cluster {cluster.place.name!r}.")
+        cluster.on_boot.append(self.start)
 
     @classmethod
     def up(cls, cluster: ClusterHosts) -> SlurmCluster:
@@ -67,11 +68,6 @@ class SlurmCluster:
             done = self.cluster.exec(host, argv, cwd="/")
             if done.returncode:
                 raise ClusterError(f"{argv[0]} on {host} failed: {done.stderr} (logs: {place.log})")
-
-    def boot(self, host: str) -> None:
-        """Start `host` and its daemons after a crash."""
-        self.cluster.boot(host)
-        self.start(host)
 
     def run(
         self,
@@ -131,8 +127,7 @@ class SlurmCluster:
 
     def heal(self) -> None:
         """Undo what was disturbed, end all jobs, and put nodes to work again."""
-        for host in self.cluster.heal():
-            self.start(host)
+        self.cluster.heal()
         self.cancel_all()
         drained = self._says("sinfo", "--noheader", "--states=drain", "--Node", "--format=%N")
         for node in set(drained.split()):

@@ -25,8 +25,8 @@ def patched() -> nn.Module:
 @pytest.mark.parametrize(
     ("layer", "sentence"),
     [
-        (OwnForward(3), "layer b.n is a OwnForward with a forward of its own"),
-        (patched(), "layer b.n is a BatchNorm1d with a forward of its own"),
+        (OwnForward(3), "layer b.n is a OwnForward with a custom forward"),
+        (patched(), "layer b.n is a BatchNorm1d with a custom forward"),
         (nn.LazyBatchNorm1d(), "layer b.n is a LazyBatchNorm1d that does not know its size yet"),
         (nn.SyncBatchNorm(3, process_group=object()), "over a process group of torch.distributed"),
         (torch.jit.script(nn.BatchNorm1d(3)), "layer b.n is scripted"),

@@ -123,7 +123,7 @@ def test_a_step_in_the_middle_of_accumulation() -> None:
     optimizer.step()
 
 
-def test_zero_grad_starts_the_count_anew() -> None:
+def test_zero_grad_restarts_the_count() -> None:
     model, optimizer = hvt.prepare(*pair(), accumulate=2)
     model(torch.ones(1, 3)).sum().backward()
     optimizer.zero_grad()

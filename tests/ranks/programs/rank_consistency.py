@@ -1,4 +1,4 @@
-"""Run in every rank: weights of gradients, and what the adapter notices by itself."""
+"""Run in every rank: weights of gradients, idle ranks, and the consistency check."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def check_a_parameter_that_only_stand_ins_use() -> None:
     assert model["b"].weight.grad is None
 
 
-def check_weights_that_cannot_be_honoured() -> None:
+def check_weights_that_are_refused() -> None:
     model, optimizer = prepared()
 
     def one_rank_without() -> None:
@@ -224,7 +224,7 @@ def check_diverged_weights_are_named() -> None:
     refused("the weight 2.weight", lambda: hvt.assert_in_sync(model))
 
 
-def check_the_proof_runs_now_and_then() -> None:
+def check_the_consistency_check_runs_in_some_steps() -> None:
     model, optimizer = prepared(check_every=5)
     seen: list[str] = []
     original = hvd.allreduce_async
@@ -241,7 +241,7 @@ def check_the_proof_runs_now_and_then() -> None:
             seen.clear()
             optimizer.zero_grad()
             loss(model, step).backward()
-            due += [step] if any("proof" in name for name in seen) else []
+            due += [step] if any("check" in name for name in seen) else []
     finally:
         hvd.allreduce_async = original
     assert due == [1, 2, 3, 5, 10], due
@@ -338,7 +338,7 @@ def check_an_idle_rank_among_weighted_ones() -> None:
     hvt.assert_in_sync(model, optimizer)
 
 
-def check_an_idle_rank_that_clips_is_found_out() -> None:
+def check_an_idle_rank_that_clips_is_detected() -> None:
     """Its averages come in step(), after it clipped: the next step tells."""
     model, optimizer = prepared(check_every=100)
     for step in range(6):
@@ -372,7 +372,7 @@ def check_two_models_in_one_backward() -> None:
         hvt.assert_in_sync(model)
 
 
-def check_an_exception_after_the_last_gradient_is_known_to_all() -> None:
+def check_an_exception_after_the_last_gradient_aborts_all_ranks() -> None:
     class Raise(torch.autograd.Function):
         @staticmethod
         def forward(ctx: object, value: Tensor) -> Tensor:
