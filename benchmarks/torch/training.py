@@ -86,7 +86,10 @@ class Trainer:
         torch.manual_seed(self.workload.seed)
         workload, engine = self.workload, self.engine
         self.channels_last = workload.model.channels_last and engine.takes_channels_last
-        with engine.device:  # a GPU draws hundreds of millions of weights much faster
+        # A GPU draws hundreds of millions of weights much faster, and others than the CPU does:
+        # float64 is for comparing the two.
+        compares_devices = workload.dtype == torch.float64
+        with torch.device("cpu") if compares_devices else engine.device:
             model = workload.model.make()
         model = model.to(engine.device, workload.dtype)
         if self.channels_last:
