@@ -16,8 +16,6 @@ from hvdtools.core import installed
 installed.require("torch")
 
 from hvdtools.core.topology import Topology  # noqa: E402
-from hvdtools.torch.batch_weight import current_weight as batch_weight  # noqa: E402
-from hvdtools.torch.batch_weight import weight  # noqa: E402
 from hvdtools.torch.checkpoint import load, save  # noqa: E402
 from hvdtools.torch.collect import average, broadcast, gather  # noqa: E402
 from hvdtools.torch.compiling import compile  # noqa: E402
@@ -25,6 +23,8 @@ from hvdtools.torch.data.samplers import ShardSampler  # noqa: E402
 from hvdtools.torch.data.shard import shard  # noqa: E402
 from hvdtools.torch.in_sync import assert_in_sync  # noqa: E402
 from hvdtools.torch.learning_rate import scale_lr  # noqa: E402
+from hvdtools.torch.loss_weights import current_weight as batch_weight  # noqa: E402
+from hvdtools.torch.loss_weights import weight  # noqa: E402
 from hvdtools.torch.prepare import no_sync, prepare  # noqa: E402
 from hvdtools.torch.session import init, stop_requested  # noqa: E402
 

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import logger
-from hvdtools.torch.batch_weight import set_batch_weight
 from hvdtools.torch.data.samplers import Part, PartSampler
+from hvdtools.torch.loss_weights import set_batch_weight
 from hvdtools.torch.waiting import wait_for, waiting
 
 _END = object()

@@ -40,7 +40,6 @@ from torch.nn import Parameter
 
 from hvdtools.core.errors import HvdtoolsError
 from hvdtools.core.log import logger
-from hvdtools.torch.batch_weight import current_weight
 from hvdtools.torch.gradients.accumulation import GradientAccumulation, SavedGradients, restore
 from hvdtools.torch.gradients.autograd_hooks import (
     at_end_of_backward,
@@ -58,6 +57,7 @@ from hvdtools.torch.gradients.bucket_allreduce import (
 from hvdtools.torch.gradients.consistency_check import ConsistencyCheck
 from hvdtools.torch.gradients.control_flags import RoundStatus
 from hvdtools.torch.gradients.transport import GradientTransport
+from hvdtools.torch.loss_weights import current_weight
 
 
 @dataclass

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hvdtools.core.errors import HvdtoolsError
-from hvdtools.torch.batch_weight import current_weight
+from hvdtools.torch.loss_weights import current_weight
 from hvdtools.torch.waiting import join_default_stream, wait_for, waiting
 
 
