@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO
 
-from hvdtools.core.errors import TIMED_OUT
+from hvdtools.core.errors import TIMED_OUT, HvdtoolsError
 from hvdtools.launch.launchers import launcher
 from hvdtools.launch.outcome import Failure, Outcome, culprit
 from hvdtools.launch.plan import Plan
@@ -69,17 +69,31 @@ class _SaveSignal:
     """Passes SIGUSR1, "save and exit", to the launcher, which passes it on to its ranks.
 
     It comes as a signal to this process, or at the time that HVDTOOLS_SAVE_AT gives.
+
+    Attributes:
+        was_sent: True once the launcher was told.
+
+    Raises:
+        HvdtoolsError: HVDTOOLS_SAVE_AT is not a time.
     """
 
     def __init__(self, launcher: str) -> None:
         self._launcher = launcher
         self._process: subprocess.Popen[bytes] | None = None
         self._timer: threading.Timer | None = None
+        self._is_asked = False
         self.was_sent = False
+        try:
+            self._save_at_s = float(os.environ.get(SAVE_AT) or "inf")
+        except ValueError:
+            raise HvdtoolsError(
+                f"{SAVE_AT}={os.environ[SAVE_AT]} is not a time in seconds since the epoch: "
+                "correct it, or unset it."
+            ) from None
 
     def __call__(self) -> None:
         """Tell the ranks now, or as soon as there is a launcher."""
-        self.was_sent = True
+        self._is_asked = True
         if self._process is None:
             return
         if self._launcher == "horovodrun":  # it would end by the signal itself
@@ -89,16 +103,16 @@ class _SaveSignal:
                 file=sys.stderr,
             )
             return
+        self.was_sent = True
         self._process.send_signal(signal.SIGUSR1)
 
     def pass_to(self, process: subprocess.Popen[bytes]) -> None:
         """Set the launcher that was started."""
         self._process = process
-        if self.was_sent:
+        if self._is_asked:
             self()
-        save_at_s = os.environ.get(SAVE_AT)
-        if save_at_s:
-            self._timer = threading.Timer(max(0.0, float(save_at_s) - time.time()), self)
+        if self._save_at_s < float("inf"):
+            self._timer = threading.Timer(max(0.0, self._save_at_s - time.time()), self)
             self._timer.daemon = True
             self._timer.start()
 
@@ -141,8 +155,8 @@ def run(plan: Plan, *, on_line: OnLine | None = None, timeout_s: float | None = 
     save = _SaveSignal(plan.launcher)
     with _signals_to(stops, save):
         process = _start(plan)
-        save.pass_to(process)
         try:
+            save.pass_to(process)
             readers = _read_in_threads(process, transcript, stops)
             stop = _wait(stops, timeout_s)
         except BaseException:

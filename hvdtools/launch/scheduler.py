@@ -202,12 +202,12 @@ class Scheduler:
 
     def require_room(self, spec: JobSpec, machine: Machine) -> None:
         """Raise HvdtoolsError if the ranks do not fit."""
-        hosts = self.hosts(machine) or ()
-        if not hosts:
+        hosts = self.hosts(machine)
+        if hosts is None:  # the launcher checks
             return
         require_slots(spec, hosts)
         per_node, nodes = spec.ranks_per_node, nodes_filled(spec, hosts)
-        if (per_node is not None and any(host.slots != per_node for host in hosts[:-1])) or (
+        if (per_node is not None and not _are_filled_alike(spec, hosts, per_node)) or (
             spec.nodes not in (None, nodes)
         ):
             raise HvdtoolsError(
@@ -265,9 +265,26 @@ def nodes_filled(spec: JobSpec, hosts: tuple[Host, ...]) -> int:
     return len(hosts)
 
 
+def _are_filled_alike(spec: JobSpec, hosts: tuple[Host, ...], per_node: int) -> bool:
+    """True if every node gets `per_node` ranks, and the last one at most as many."""
+    if spec.distribution == "cyclic":
+        return spec.ranks <= per_node * len(hosts)
+    left, counts = spec.ranks, []
+    for host in hosts:
+        counts.append(min(left, host.slots))
+        left -= counts[-1]
+    filled = [count for count in counts if count]
+    return all(count == per_node for count in filled[:-1]) and filled[-1] <= per_node
+
+
 def require_slots(spec: JobSpec, hosts: tuple[Host, ...]) -> None:
     """Raise HvdtoolsError if the ranks are more than the hosts' slots."""
     slots = sum(host.slots for host in hosts)
+    if not slots:
+        raise HvdtoolsError(
+            f"The nodes that were allocated have no slot for a rank of {spec.cpus_per_rank or 1} "
+            "cores: request more slots on each node, or fewer --cpus-per-rank."
+        )
     if spec.ranks > slots:
         raise HvdtoolsError(
             f"{spec.ranks} ranks are more than the {slots} slots of "

@@ -98,9 +98,9 @@ def _of_numbers(spec: JobSpec) -> Iterator[HvdtoolsError]:
         yield HvdtoolsError(
             f"{spec.ranks} ranks leave some of {spec.nodes} nodes without any: use fewer nodes."
         )
-    if spec.timeout_s is not None and not spec.timeout_s > 0:
+    if spec.timeout_s is not None and not 0 < spec.timeout_s < float("inf"):
         yield HvdtoolsError(
-            f"--timeout {spec.timeout_s:g} leaves no time to run: give more than 0."
+            f"--timeout must be a finite number of seconds above 0 (got {spec.timeout_s:g})."
         )
     if spec.restarts < 0:
         yield HvdtoolsError(f"--restarts must be 0 or more (got {spec.restarts}).")

@@ -12,9 +12,9 @@
 
 set -uo pipefail
 export HVDTOOLS_SAVE_AT=$(($(date +%s) + 3481))
-counts=(4 1 2)
-nodes=${counts[$((SGE_TASK_ID - 1))]}
+hvdtools_counts=(4 1 2)
+hvdtools_nodes=${hvdtools_counts[$((SGE_TASK_ID - 1))]}
 export PATH='/env dir/bin':"$PATH"
 exec '/env dir/bin/python' -m hvdtools launch --on grid-engine \
-    -n $((nodes * 2)) --ranks-per-node 2 \
+    -n $((hvdtools_nodes * 2)) --ranks-per-node 2 \
     -- './run me'

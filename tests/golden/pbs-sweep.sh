@@ -11,9 +11,9 @@ set -uo pipefail
 export HVDTOOLS_SAVE_AT=$(($(date +%s) + 3481))
 cd "$PBS_O_WORKDIR" || exit 2
 exec >>"pbs-${PBS_JOBID%%.*}.out" 2>&1
-counts=(4 1 2)
-nodes=${counts[${PBS_ARRAY_INDEX:-0}]}
+hvdtools_counts=(4 1 2)
+hvdtools_nodes=${hvdtools_counts[${PBS_ARRAY_INDEX:-0}]}
 export PATH='/env dir/bin':"$PATH"
 exec '/env dir/bin/python' -m hvdtools launch --on pbs \
-    -n $((nodes * 2)) --ranks-per-node 2 \
+    -n $((hvdtools_nodes * 2)) --ranks-per-node 2 \
     -- './run me'

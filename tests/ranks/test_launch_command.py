@@ -63,7 +63,7 @@ def launch(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["-n", "1", "--env", "1A=2", "--", "true"], "'1A' is not a name"),
         (["-n", "1", "--env", "=2", "--", "true"], "'' is not a name"),
         (["-n", "1", "--env", "NOT_SET_HERE", "--", "true"], "a variable that is not set here"),
-        (["-n", "1", "--timeout", "0", "--", "true"], "leaves no time"),
+        (["-n", "1", "--timeout", "0", "--", "true"], "must be a finite number of seconds above 0"),
     ],
 )
 def test_bad_input_is_one_sentence_and_starts_nothing(words: list[str], says: str) -> None:

@@ -81,6 +81,11 @@ class QsubScheduler(Scheduler):
         if counts:
             if spec.ranks_per_node is None:
                 raise HvdtoolsError("--array needs --ranks-per-node: each element has other ranks.")
+            if spec.nodes not in (None, 1, max(counts)):
+                raise HvdtoolsError(
+                    f"--array {self.array} asks for {max(counts)} nodes at most, and --nodes for "
+                    f"{spec.nodes}: leave out --nodes."
+                )
             size = Size(max(counts), spec.ranks_per_node, max(counts) * spec.ranks_per_node, counts)
             note = f"{size.per_node} ranks per node on {self.array} nodes"
         else:
@@ -90,12 +95,16 @@ class QsubScheduler(Scheduler):
         time_s = limit_s(self.time, spec, self.signal)
         return Submission(
             document=script(
-                dataclasses.replace(spec, command=rank_command(spec, machine)),
+                dataclasses.replace(
+                    spec,
+                    command=rank_command(spec, machine),
+                    nodes=None if counts else spec.nodes,
+                ),
                 self.name,
                 machine.python,
                 self.directives(spec, size, time_s),
                 (*alarm(time_s, self.signal), *self.lines(spec, size)),
-                f"$((nodes * {size.per_node}))" if counts else str(spec.ranks),
+                f"$((hvdtools_nodes * {size.per_node}))" if counts else str(spec.ranks),
             ),
             argv=self.argv,
             program=f"{self.title}'s qsub",
@@ -115,7 +124,7 @@ class QsubScheduler(Scheduler):
         raise NotImplementedError
 
     def lines(self, spec: JobSpec, size: Size) -> Iterator[str]:
-        """What the script's shell does before the ranks start; sets `nodes` in a sweep."""
+        """What the script's shell does before the ranks start; sets `hvdtools_nodes` in a sweep."""
         raise NotImplementedError
 
     def waits(self) -> bool:

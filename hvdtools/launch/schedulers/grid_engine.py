@@ -55,6 +55,8 @@ _RUN_AGAIN = 99
 _SAVED = 75
 # accounting(5), "failed": the time limit was enforced.
 _KILLED_FOR_TIME = 37
+# accounting(5), "failed": the job was migrated, or goes back into the queue.
+_RESCHEDULED = (24, 25)
 # How many slots of the parallel environment a rank has.
 _SLOTS_PER_RANK = "HVDTOOLS_SLOTS_PER_RANK"
 # The master writes accounting records every 15 s unless told otherwise (sge_conf(5), flush_time).
@@ -99,11 +101,11 @@ class GridEngine(batch.QsubScheduler):
         job_id, file = environ.get("JOB_ID"), environ.get("PE_HOSTFILE")
         if job_id is None or file is None or "SGE_ROOT" not in environ:
             return None
+        slots_per_rank = environ.get(_SLOTS_PER_RANK, "1")
         try:
-            text = Path(file).read_text()
-        except OSError:  # a shell that kept the variables of a job that is over
-            return None
-        return Allocation(job_id, read_pe_hostfile(text, int(environ.get(_SLOTS_PER_RANK, 1))))
+            return Allocation(job_id, read_pe_hostfile(Path(file).read_text(), int(slots_per_rank)))
+        except (OSError, ValueError, ZeroDivisionError, HvdtoolsError):
+            return None  # variables of a job that is over, or of another program
 
     def submission(self, spec: JobSpec, machine: Machine) -> Submission:
         if self.pe is None:
@@ -144,8 +146,8 @@ class GridEngine(batch.QsubScheduler):
         if spec.cpus_per_rank is not None:
             yield f"export {_SLOTS_PER_RANK}={spec.cpus_per_rank}"
         if size.counts:
-            yield f"counts=({' '.join(map(str, size.counts))})"
-            yield "nodes=${counts[$((SGE_TASK_ID - 1))]}"
+            yield f"hvdtools_counts=({' '.join(map(str, size.counts))})"
+            yield "hvdtools_nodes=${hvdtools_counts[$((SGE_TASK_ID - 1))]}"
 
     def submit(self, submission: Submission) -> str:
         # "12", or "12.1-3:1" for an array.
@@ -248,7 +250,10 @@ class _Query:
         shown = _run("qstat", "-xml", "-u", "*")
         if shown is None:
             return None
-        waiting = read_qstat(shown, job_id, self._folder)
+        try:
+            waiting = read_qstat(shown, job_id, self._folder)
+        except ElementTree.ParseError:
+            return None
         ended = read_qacct(_run("qacct", "-j", job_id) or "", job_id, self._folder)
         names = {job.name for job in waiting}
         found = (*waiting, *(job for job in ended if job.name not in names))
@@ -306,7 +311,8 @@ def read_qacct(text: str, job_id: str, folder: Path) -> tuple[GridEngineJob, ...
     ended: dict[str, GridEngineJob] = {}
     for record in text.split("=" * 62):
         fields = dict(re.findall(r"^(\w+) +(.*?) *$", record, re.MULTILINE))
-        if "exit_status" not in fields:
+        failed = int(fields.get("failed", "0").split()[0])
+        if "exit_status" not in fields or failed in _RESCHEDULED:
             continue
         task = fields.get("taskid", "undefined")
         name = job_id if task == "undefined" else f"{job_id}.{task}"
@@ -315,7 +321,7 @@ def read_qacct(text: str, job_id: str, folder: Path) -> tuple[GridEngineJob, ...
             state="",
             queue=f"{fields.get('qname')}@{fields.get('hostname')}",
             exit_status=int(fields["exit_status"].split()[0]),
-            failed=int(fields.get("failed", "0").split()[0]),
+            failed=failed,
             log=_log(folder, name),
         )
     return tuple(ended.values())

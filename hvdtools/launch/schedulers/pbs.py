@@ -24,8 +24,8 @@ from hvdtools.launch.schedulers.follow import follow
 if TYPE_CHECKING:
     from hvdtools.launch.spec import JobSpec
 
-# qsub(1B), -N: 230 characters at most, without white space.
-_NAME = re.compile(r"[A-Za-z0-9_+-]\S{0,229}", re.ASCII)
+# qsub(1B), -N: 230 characters at most; OpenPBS checks them in ck_job_name.c.
+_NAME = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]{0,229}")
 _INSTEAD = {
     "-N": "use --name",
     "-q": "use --queue",
@@ -78,15 +78,15 @@ class Pbs(batch.QsubScheduler):
             return None
         try:
             return Allocation(job_id, read_node_file(Path(file).read_text()))
-        except OSError:  # a shell that kept the variables of a job that is over
-            return None
+        except (OSError, ValueError, HvdtoolsError):
+            return None  # variables of a job that is over
 
     def directives(self, spec: JobSpec, size: batch.Size, time_s: int | None) -> Iterator[str]:
         name = spec.name or "hvdtools"
         if not _NAME.fullmatch(name):
             raise HvdtoolsError(
-                f"--name {name!r} is not a name for a PBS job: use up to 230 characters without "
-                "white space, the first a letter, a digit, _, + or -."
+                f"--name {name!r} is not a name for a PBS job: use up to 230 characters, no "
+                "other characters than letters, digits, and _ . + -."
             )
         cpus = spec.cpus_per_rank or 1
         gpus = f":ngpus={spec.gpus_per_node}" if spec.gpus_per_node else ""
@@ -113,8 +113,8 @@ class Pbs(batch.QsubScheduler):
         # PBS keeps a job's output on its first node until the job ends; this can be followed.
         yield 'exec >>"pbs-${PBS_JOBID%%.*}.out" 2>&1'
         if size.counts:
-            yield f"counts=({' '.join(map(str, size.counts))})"
-            yield "nodes=${counts[${PBS_ARRAY_INDEX:-0}]}"
+            yield f"hvdtools_counts=({' '.join(map(str, size.counts))})"
+            yield "hvdtools_nodes=${hvdtools_counts[${PBS_ARRAY_INDEX:-0}]}"
 
     def follow(
         self, job_id: str, on_line: Callable[[str], None], on_state: Callable[[str], None]
@@ -204,10 +204,17 @@ def query(job_id: str) -> tuple[PbsJob, ...] | None:
         errors="replace",
         check=False,
     )
-    if done.returncode == 0:
+    if "Unknown Job Id" in done.stderr:
+        return ()
+    if "history" in done.stderr.lower():
+        raise HvdtoolsError(
+            f"PBS keeps no history of jobs here (`qmgr -c 'print server job_history_enable'`), so "
+            f"--wait cannot tell how job {job_id} ends: it runs on; follow it with qstat."
+        )
+    try:
         return read_jobs(done.stdout)
-    # qstat(1B): 153 is "Unknown Job Id".
-    return () if "Unknown Job Id" in done.stderr else None
+    except (ValueError, KeyError):  # nothing, or not JSON: variables of a job can break it
+        return None
 
 
 def read_jobs(text: str) -> tuple[PbsJob, ...]:

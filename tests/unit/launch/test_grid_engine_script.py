@@ -74,7 +74,7 @@ QACCT = f"""{LINE}
 qname        main
 hostname     host1
 taskid       1
-failed       0
+failed       25  : rescheduling
 exit_status  99
 {LINE}
 qname        main
@@ -127,6 +127,8 @@ def test_inside_a_job_ranks_start_on_its_slots(tmp_path: Path) -> None:
     assert GridEngine.detect(environ) == Allocation("7", (Host("n1", 4), Host("n2", 4)))
     assert GridEngine.detect({**environ, "PE_HOSTFILE": "/nowhere"}) is None
     assert GridEngine.detect({"JOB_ID": "7"}) is None  # another program's variable
+    for slots in ("two", "0"):
+        assert GridEngine.detect({**environ, "HVDTOOLS_SLOTS_PER_RANK": slots}) is None
     found = GridEngine.detect({**environ, "HVDTOOLS_SLOTS_PER_RANK": "2"})
     assert found == Allocation("7", (Host("n1", 2), Host("n2", 2)))
     machine = replace(MACHINE, allocations={"grid-engine": found})
@@ -145,6 +147,8 @@ def test_what_qstat_and_qacct_say_of_an_array() -> None:
     assert ended.is_over and ended.code == 124 and ended.queue == "main@host2"
     assert ended.text() == "job 7.1: ended by its time limit"
     assert read_qacct("", "7", FOLDER) == ()
+    first_run = QACCT.split(LINE)[1]
+    assert read_qacct(LINE + first_run, "7", FOLDER) == ()  # it goes on
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from hvdtools.launch.hosts import Host
 from hvdtools.launch.machine import Machine
 from hvdtools.launch.planner import make_plan, make_submission
 from hvdtools.launch.scheduler import Allocation
-from hvdtools.launch.schedulers.pbs import Pbs, read_jobs, read_node_file
+from hvdtools.launch.schedulers.pbs import Pbs, query, read_jobs, read_node_file
 from hvdtools.launch.spec import JobSpec
 
 MACHINE = Machine(4, False, "/env dir/bin/python", None, "0.28.1", ("gloo",))
@@ -128,6 +128,8 @@ def test_the_shell_starts_the_command_with_its_words(tmp_path: Path) -> None:
         ({"qsub": ("-N x",)}, {}, "use --name"),
         ({"qsub": ("mem=4gb",)}, {}, "not understood"),
         ({}, {"name": "two words"}, "not a name for a PBS job"),
+        ({}, {"name": "it's"}, "not a name for a PBS job"),
+        ({"array": "1,2"}, {"nodes": 3, "ranks": 3, "ranks_per_node": 1}, "leave out --nodes"),
         ({}, {"launcher": "srun"}, "cannot start ranks under PBS"),
         ({}, {"oversubscribe": True}, "--oversubscribe does not apply to --on pbs"),
         ({}, {"nodes": 3, "ranks_per_node": None, "ranks": 4}, "fill 2 of 3 nodes"),
@@ -157,8 +159,49 @@ def test_inside_a_job_ranks_start_on_its_nodes(tmp_path: Path) -> None:
         make_plan(replace(PLAIN, on=Pbs(queue="gpu")), machine)
 
 
-def test_a_node_file_that_is_gone_is_no_job() -> None:
+@pytest.mark.parametrize(
+    ("nodes", "fields", "says"),
+    [
+        ("", {"ranks": 1}, "have no slot for a rank"),
+        ("n1 8", {"ranks": 8, "ranks_per_node": 4}, "PBS allocated n1:8, where 8 ranks are not on"),
+        ("n1 4,n2 8", {"ranks": 12, "ranks_per_node": 4}, "12 ranks are not on 2 nodes with 4"),
+        ("n1 4", {"ranks": 4, "nodes": 2}, "4 ranks are not on 2 nodes"),
+    ],
+)
+def test_nodes_that_are_not_as_asked_for_are_refused(
+    tmp_path: Path, nodes: str, fields: dict[str, Any], says: str
+) -> None:
+    file = tmp_path / "nodes"
+    parts = [part.split() for part in nodes.split(",") if part]
+    file.write_text("".join(f"{name}\n" * int(count) for name, count in parts))
+    found = Pbs.detect({"PBS_JOBID": "7.pbs", "PBS_NODEFILE": str(file)})
+    assert found is not None
+    with pytest.raises(HvdtoolsError, match=says):
+        make_plan(replace(PLAIN, **fields), replace(MACHINE, allocations={"pbs": found}))
+
+
+def test_a_sweep_s_variables_are_its_own() -> None:
+    script = document(replace(SWEEP, env=(("nodes", "50"), ("counts", "9"))))
+    assert "-n $((hvdtools_nodes * 2))" in script and " --nodes" not in script
+
+
+def test_a_pbs_without_history_is_one_clear_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    qstat = tmp_path / "qstat"
+    qstat.write_text("#!/bin/sh\necho 'qstat: PBS is not configured to maintain job history' >&2\n")
+    qstat.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(HvdtoolsError, match="keeps no history of jobs here"):
+        query("7.pbs")
+    qstat.write_text('#!/bin/sh\necho \'{"Jobs": {"7": {"foo": 005}}}\'\n')
+    assert query("7.pbs") is None
+
+
+def test_a_node_file_that_is_gone_is_no_job(tmp_path: Path) -> None:
     assert Pbs.detect({"PBS_JOBID": "7.pbs", "PBS_NODEFILE": "/nowhere"}) is None
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    assert Pbs.detect({"PBS_JOBID": "7.pbs", "PBS_NODEFILE": str(tmp_path / "binary")}) is None
     assert Pbs.detect({}) is None
     assert read_node_file("b\na\nb\n") == (Host("b", 2), Host("a", 1))
 
