@@ -59,11 +59,14 @@ class Comparison:
     Args:
         numbers: Shape (n,), int64; the same length on every rank.
         label: Names the all-reduce; the same on every rank.
+        free: How many of them, at the end, may differ: `agreements` has what came of them.
     """
 
-    def __init__(self, numbers: Tensor, label: str) -> None:
+    def __init__(self, numbers: Tensor, label: str, free: int = 0) -> None:
         self._numbers = numbers
         self._label = label
+        self._bound = len(numbers) - free
+        self.agreements: list[bool] = []  # of the free numbers, once all ranks have taken part
         # Largest and smallest in one message: min(x) = ~max(~x), also at the ends of the range.
         self._handle = hvd.allreduce_async(
             torch.cat([numbers, ~numbers]), op=hvd.Max, name=f"{label}.compare"
@@ -75,12 +78,14 @@ class Comparison:
         return done
 
     def found_difference(self) -> bool:
-        """Wait for all ranks: whether any of them differ, in one place or more."""
+        """Wait for all ranks: whether any of them differ in a number that must agree."""
         result = wait_for(self._handle, on_gpu=self._numbers.is_cuda)
         if result.is_cuda:
             join_default_stream()
         largest, inverted_smallest = result.chunk(2)
-        return not torch.equal(largest, ~inverted_smallest)
+        agree = (largest == ~inverted_smallest).tolist()
+        self.agreements = agree[self._bound :]
+        return not all(agree[: self._bound])
 
     def conclude(self) -> Differences:
         """Wait for all ranks: {place: the ranks that differ there from most}; {} if all agree.
@@ -90,5 +95,6 @@ class Comparison:
         """
         if not self.found_difference():
             return {}
-        everyone = hvd.allgather(self._numbers[None].cpu(), name=f"{self._label}.differences")
+        mine = self._numbers[None, : self._bound].cpu()
+        everyone = hvd.allgather(mine, name=f"{self._label}.differences")
         return find_differences(everyone.tolist())

@@ -21,6 +21,7 @@ from hvdtools.core.text import ranks_text
 from hvdtools.torch.checksum import Comparison, checksum, checksums, combined_checksum
 from hvdtools.torch.gradients.buckets import Bucket
 from hvdtools.torch.gradients.control_flags import NONFINITE, RoundStatus
+from hvdtools.torch.gradients.observations import Observation
 from hvdtools.torch.waiting import waiting
 
 _FIRST_STEPS = 3
@@ -49,10 +50,19 @@ class ConsistencyCheck:
         named: (name, parameter) of every parameter of the model.
         label: Names the messages; the same on every rank.
         every: Steps between two checks, and the first three; 0 for none.
+        observations: What else is compared.
     """
 
-    def __init__(self, named: Sequence[tuple[str, Parameter]], *, label: str, every: int) -> None:
+    def __init__(
+        self,
+        named: Sequence[tuple[str, Parameter]],
+        *,
+        label: str,
+        every: int,
+        observations: Sequence[Observation] = (),
+    ) -> None:
         self._named = named
+        self._observations = observations
         self._label = label
         self._every = every if hvd.size() > 1 else 0
         self._bad: list[Tensor] = []  # for each bucket sent, shape (): not all is finite
@@ -88,8 +98,14 @@ class ConsistencyCheck:
             return
         weights = [combined_checksum(bucket.parameters) for bucket in buckets]
         averages = [checksum(bucket.gradients) for bucket in buckets]
-        numbers = torch.stack([number.to(weights[0].device) for number in (*weights, *averages)])
-        self._due = _Due(step, list(buckets), Comparison(numbers, f"{self._label}.check"))
+        device = weights[0].device
+        facts = [
+            torch.as_tensor(observation.number(step), dtype=torch.int64)
+            for observation in self._observations
+        ]
+        numbers = torch.stack([number.to(device) for number in (*weights, *averages, *facts)])
+        comparison = Comparison(numbers, f"{self._label}.check", free=len(facts))
+        self._due = _Due(step, list(buckets), comparison)
         if status is not None:
             self.name_nonfinite(status)
 
@@ -134,6 +150,9 @@ class ConsistencyCheck:
             if differences:
                 where = self._in_words(due, differences)
                 raise divergence_error(where, f"at step {due.step}")
+            pairs = zip(self._observations, due.comparison.agreements, strict=True)
+            for observation, agree in pairs:
+                observation.conclude(due.step, agree=agree)
 
     def conclude_at_exit(self, until_s: float) -> None:
         """Read the last comparison, and with it wait for the ranks that are a step behind.

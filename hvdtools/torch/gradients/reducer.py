@@ -56,6 +56,7 @@ from hvdtools.torch.gradients.bucket_allreduce import (
 )
 from hvdtools.torch.gradients.consistency_check import ConsistencyCheck
 from hvdtools.torch.gradients.control_flags import RoundStatus
+from hvdtools.torch.gradients.observations import Observation
 from hvdtools.torch.gradients.transport import GradientTransport
 from hvdtools.torch.loss_weights import current_weight
 
@@ -97,6 +98,7 @@ class Reducer:
         bucket_bytes: The size at which a bucket is closed.
         check_every: Steps between two consistency checks.
         transport: What is put on the wire.
+        observations: What the consistency checks compare besides weights and averages.
 
     Attributes:
         paused: The depth of `no_sync()`.
@@ -113,6 +115,7 @@ class Reducer:
         bucket_bytes: float,
         check_every: int,
         transport: GradientTransport,
+        observations: Sequence[Observation] = (),
     ) -> None:
         self.accumulate = accumulate
         self.paused = 0
@@ -120,7 +123,9 @@ class Reducer:
         self.last_weight = 1.0
         self._named = list(named)
         self._lock = threading.RLock()  # one autograd thread per device calls the hooks
-        self._check = ConsistencyCheck(self._named, label=label, every=check_every)
+        self._check = ConsistencyCheck(
+            self._named, label=label, every=check_every, observations=observations
+        )
         self._allreduce = BucketAllreduce(
             self._named,
             label=label,
